@@ -1,0 +1,104 @@
+"""`edgeml.toml` and the environment, validated.
+
+Every key can be given as an environment variable, `EDGEML_<SECTION>_<KEY>` in capitals, which wins
+over the file. Secrets come from the environment only; one found in the file is refused.
+Importing this module costs pydantic: import it inside the functions that need it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from edgeml.errors import EdgemlError
+from edgeml.project import SETTINGS_FILE, STATE_FOLDER, root
+
+SECRETS = ("account_key", "sas_token")
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Storage(Section):
+    """Where the private rows lie."""
+
+    account_url: str = Field("", description="blob endpoint of the storage account; empty: the embedded server")
+    account_name: str = Field("", description="account name; empty: the first label of account_url's host")
+    container: str = Field("private", description="container of the private rows")
+    ca_bundle: str = Field("", description="PEM file of the authority that signed the endpoint's certificate")
+    account_key: SecretStr | None = Field(None, description="environment only: shared key")
+    sas_token: SecretStr | None = Field(None, description="environment only: shared access signature")
+
+
+class Datastores(Section):
+    """Which Azure ML datastores lie on Azure Stack Hub."""
+
+    edge: list[str] = Field(default_factory=list, description="outputs bound to these stay in the edge zone")
+
+
+class Registry(Section):
+    """Experiments and models."""
+
+    tracking_uri: str = Field("", description="MLflow tracking store; empty: SQLite under .edgeml/")
+    experiment: str = Field("edgeml", description="experiment that runs are logged to")
+    model: str = Field("model", description="name under which `edgeml register` registers")
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_prefix="EDGEML_", env_nested_delimiter="_", env_nested_max_split=1, extra="forbid", frozen=True
+    )
+
+    storage: Storage = Storage()
+    datastores: Datastores = Datastores()
+    registry: Registry = Registry()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (env_settings, TomlConfigSettingsSource(settings_cls, root() / SETTINGS_FILE))
+
+
+def load() -> Settings:
+    """Read the settings; any unknown key, wrong type or secret in the file is an `EdgemlError`."""
+    file = root() / SETTINGS_FILE
+    _refuse_secrets(file)
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        raise EdgemlError(
+            f"{SETTINGS_FILE} or the environment: {key}: {first['msg'].lower()}; docs/settings.md lists every key"
+        ) from None
+
+
+def tracking_uri(settings: Settings) -> str:
+    """The MLflow tracking store: the settings', else a SQLite file in the project's state folder."""
+    return settings.registry.tracking_uri or f"sqlite:///{root() / STATE_FOLDER / 'mlflow.db'}"
+
+
+def _refuse_secrets(file: Path) -> None:
+    if not file.is_file():
+        return
+    import tomllib
+
+    try:
+        content = tomllib.loads(file.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise EdgemlError(f"{file} is not valid TOML ({error}); mend it or restore it with git") from None
+    found = [key for key in SECRETS if key in content.get("storage", {})]
+    if found:
+        raise EdgemlError(
+            f"{SETTINGS_FILE} holds the secret storage.{found[0]}; remove it, renew the secret and "
+            f"give it as the environment variable EDGEML_STORAGE_{found[0].upper()}"
+        )
