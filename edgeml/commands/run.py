@@ -1,0 +1,157 @@
+"""`edgeml run`: an Azure ML pipeline, unedited, on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from edgeml import project
+from edgeml.errors import EdgemlError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from edgeml.engine.run import Result
+    from edgeml.pipeline import Graph
+
+HELP = "Run an Azure ML v2 pipeline on this machine: the very file that Azure ML would be sent."
+EXAMPLES = [
+    "edgeml run pipelines/train.yml",
+    "edgeml run pipelines/train.yml --input seed=7 --output-dir out",
+    "edgeml run pipelines/train.yml --dry-run        # what would run, with every binding resolved",
+    "edgeml run pipeline.yml --map azureml:cars@latest=data/cars.csv",
+    "edgeml run pipeline.yml --json | jq .outputs",
+]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("pipeline", help="YAML file of a pipeline job (or of a single command job)")
+    add = parser.add_argument
+    add("--input", action="append", default=[], metavar="NAME=VALUE", help="set an input of the pipeline; repeatable")
+    add(
+        "--map",
+        action="append",
+        default=[],
+        metavar="REF=PATH",
+        help="local source of a remote reference; repeatable",
+    )
+    add("--output-dir", default="", metavar="DIR", help="the run's folder (default: .edgeml/runs/NAME)")
+    add("--jobs", type=int, default=0, metavar="N", help="steps at once (default: the number of processors)")
+    add("--force", action="store_true", help="run every step, also those whose outputs could be reused")
+    add("--dry-run", action="store_true", help="print the resolved graph and run nothing")
+    add("--python", default="", metavar="PATH", help="interpreter of the steps (default: this one)")
+    add("--json", action="store_true", help="print the run's record (or the graph) as JSON")
+
+
+def execute(args: argparse.Namespace) -> int:
+    from edgeml.pipeline import resolve
+
+    if args.jobs < 0:
+        raise EdgemlError(f"--jobs {args.jobs}: give the number of steps that may run at once, 1 or more")
+    graph = resolve(args.pipeline, _pairs(args.input, "--input"), _pairs(args.map, "--map"))
+    for warning in graph.warnings:
+        print(f"edgeml: {warning}", file=sys.stderr)
+    if args.dry_run:
+        _print_graph(graph, as_json=args.json)
+        return 0
+    result = run(graph, output_dir=args.output_dir, force=args.force, jobs=args.jobs, python=args.python)
+    if args.json:
+        print(json.dumps(result.record, indent=2))
+    else:
+        _print_result(result)
+    return 0 if result.status == "completed" else 1
+
+
+def run(graph: Graph, *, output_dir: str = "", force: bool = False, jobs: int = 0, python: str = "") -> Result:
+    """Run a graph with what the project provides: its storage where a component asks for it, its datastores' zones."""
+    from edgeml.engine.progress import Progress
+    from edgeml.engine.run import NEEDS_TAG, Options, check_tools
+    from edgeml.engine.run import run as run_graph
+
+    check_tools()
+    asked = {need for step in graph.steps.values() for need in step.component.tags.get(NEEDS_TAG, "").split()}
+    bound = graph.default_datastore or any(o.uri for step in graph.steps.values() for o in step.outputs.values())
+    with ExitStack() as stack:
+        provided = {}
+        if "storage" in asked:
+            from edgeml import storage
+
+            stack.enter_context(storage.session())
+            provided["storage"] = storage.step_environment()
+        options = Options(
+            state=str(project.state()),
+            output_dir=output_dir,
+            force=force,
+            jobs=jobs,
+            python=_interpreter(python),
+            edge_datastores=project.edge_datastores() if bound else frozenset(),
+            provided=provided,
+        )
+        width = max(map(len, graph.steps))
+        with Progress(len(graph.steps), width) as progress:
+            return run_graph(graph, options, progress)
+
+
+def _pairs(given: list[str], flag: str) -> dict[str, str]:
+    pairs = {}
+    for item in given:
+        # A reference may hold `=` (a SAS in a URL), a path hardly ever does.
+        name, equals, value = item.rpartition("=") if flag == "--map" else item.partition("=")
+        if not equals or not name:
+            raise EdgemlError(f"{flag} {item}: write it as {'REF=PATH' if flag == '--map' else 'NAME=VALUE'}")
+        pairs[name] = value
+    return pairs
+
+
+def _interpreter(python: str) -> str:
+    if not python:
+        return ""
+    path = os.path.abspath(os.path.expanduser(python))
+    if not os.access(path, os.X_OK) or os.path.isdir(path):
+        raise EdgemlError(f"--python {python}: there is no such program; name a Python interpreter")
+    return path
+
+
+def _print_graph(graph: Graph, *, as_json: bool) -> None:
+    from edgeml.pipeline.graph import describe, summary
+
+    if as_json:
+        print(json.dumps(describe(graph), indent=2, default=str))
+        return
+    print(f"{graph.name}  ({os.path.relpath(graph.file)}, {len(graph.steps)} steps)")
+    for step in graph.steps.values():
+        print(f"\n{step.name}")
+        print(f"  component  {step.component.name}")
+        for line in step.component.command.strip().splitlines():
+            print(f"  command    {line.strip()}")
+        for name, value in step.inputs.items():
+            print(f"  input      {name} = {summary(value)}")
+        for name, output in step.outputs.items():
+            print(f"  output     {name} ({output.type or 'uri_folder'}){' → ' + output.uri if output.uri else ''}")
+
+
+def _print_result(result: Result) -> None:
+    from edgeml.engine.step import tail
+
+    where = os.path.relpath(result.path)
+    for name, outcome in result.failures.items():
+        print(f"\nedgeml: step '{name}' {outcome.message}", file=sys.stderr)
+        log = os.path.join(result.path, "jobs", name, "log.txt")
+        for line in tail(log):
+            print(f"  | {line}", file=sys.stderr)
+        print(f"  log     {os.path.relpath(log)}", file=sys.stderr)
+        work = os.path.join(result.path, "jobs", name, "work")
+        if os.path.isdir(work):
+            print(f"  folder  {os.path.relpath(work)}", file=sys.stderr)
+    count = {status: sum(s["status"] == status for s in result.record["steps"]) for status in _ORDER}
+    told = ", ".join(f"{number} {status}" for status, number in count.items() if number)
+    print(f"{result.status} in {result.record['seconds']:.2f} s: {told}")
+    print(f"run  {where}")
+    for name in result.record["outputs"]:
+        print(f"output  {name}: {os.path.join(where, 'outputs', name)}")
+
+
+_ORDER = ("completed", "cached", "failed", "skipped", "cancelled")

@@ -1,0 +1,91 @@
+"""The folder of a run: where steps work, log and write, and the record of what happened.
+
+run.json                         the record, replaced whole
+edge/<step>/<output>             what stays on the premises
+cloud/<step>/<output>            what is bound to a cloud datastore
+jobs/<step>/log.txt              what the step printed
+jobs/<step>/outputs/<output>     links into edge/ or cloud/
+outputs/<name>                   the pipeline's outputs, links as well
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from typing import Any
+
+from edgeml.engine import files
+from edgeml.errors import EdgemlError
+
+EDGE, CLOUD = "edge", "cloud"
+_PARTS = (EDGE, CLOUD, "jobs", "outputs")
+
+
+class RunFolder:
+    """One run's folder, made empty, and locked for as long as this process lives."""
+
+    def __init__(self, path: str) -> None:
+        self.path = os.path.abspath(path)
+        self.name = os.path.basename(self.path)
+        self._make()
+
+    def work(self, step: str) -> str:
+        return os.path.join(self.path, "jobs", step, "work")
+
+    def log(self, step: str) -> str:
+        return os.path.join(self.path, "jobs", step, "log.txt")
+
+    def output(self, step: str, name: str, zone: str) -> str:
+        return os.path.join(self.path, zone, step, name)
+
+    def prepare(self, step: str, outputs: dict[str, str]) -> None:
+        """Make the step's folders, and the links to where its outputs (zone by name) will lie."""
+        links = os.path.join(self.path, "jobs", step, "outputs")
+        os.makedirs(links, exist_ok=True)
+        for zone in {*outputs.values()}:
+            os.makedirs(os.path.join(self.path, zone, step), exist_ok=True)
+        for name, zone in outputs.items():
+            with contextlib.suppress(FileExistsError):
+                os.symlink(os.path.join("..", "..", "..", zone, step, name), os.path.join(links, name))
+
+    def publish(self, name: str, step: str, output: str, zone: str) -> None:
+        """Link a pipeline output to the step's output that it is."""
+        os.makedirs(os.path.join(self.path, "outputs"), exist_ok=True)
+        link = os.path.join(self.path, "outputs", name)
+        files.remove(link)
+        os.symlink(os.path.join("..", zone, step, output), link)
+
+    def write(self, record: dict[str, Any]) -> None:
+        files.write_atomically(os.path.join(self.path, "run.json"), json.dumps(record, indent=2) + "\n")
+
+    def _make(self) -> None:
+        if os.path.exists(self.path) and not os.path.isdir(self.path):
+            raise EdgemlError(f"{self.path} is a file; give --output-dir a folder")
+        os.makedirs(self.path, exist_ok=True)
+        present = set(os.listdir(self.path))
+        if present - {".lock"} and "run.json" not in present:
+            raise EdgemlError(f"{self.path} is not empty and holds no earlier run; give --output-dir another folder")
+        self._lock = _locked(os.path.join(self.path, ".lock"), self.path)
+        for part in _PARTS:
+            files.remove(os.path.join(self.path, part))
+
+
+def new_name(pipeline: str, now: float) -> str:
+    """A name for a run of a pipeline file: its stem, the UTC time and four random digits."""
+    stem = os.path.splitext(os.path.basename(pipeline))[0]
+    return f"{stem}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{os.urandom(2).hex()}"
+
+
+def _locked(path: str, run: str) -> int:
+    """An open, locked file; the lock goes with the process, however it ends."""
+    import fcntl
+
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise EdgemlError(f"another edgeml runs in {run}; wait for it or give --output-dir another folder") from None
+    return handle

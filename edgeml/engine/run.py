@@ -1,0 +1,389 @@
+"""Runs a graph: each step as soon as those it needs are done, as many at once as there are processors."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from edgeml.engine import files, folder, git, step
+from edgeml.engine.alias import Aliases
+from edgeml.engine.cache import Cache
+from edgeml.engine.fingerprint import Fingerprints, digest
+from edgeml.engine.snapshot import Snapshot, take
+from edgeml.errors import EdgemlError
+from edgeml.pipeline.graph import Graph, Step, datastore_of, describe_value, sources_of
+from edgeml.pipeline.resolve import ARTIFACTS
+
+COMPLETED, CACHED, FAILED, SKIPPED = "completed", "cached", "failed", "skipped"
+CANCELLED, RUNNING, INTERRUPTED = "cancelled", "running", "interrupted"
+DONE = frozenset({COMPLETED, CACHED})
+NEEDS_TAG = "edgeml.needs"
+_WITHHELD = "EDGEML_STORAGE_"  # the way to the private rows: only for components that ask for it
+
+
+class Options(NamedTuple):
+    """How to run. `state` is the project's own folder; `provided` are variables by what a component's tag asks for."""
+
+    state: str
+    output_dir: str = ""
+    force: bool = False
+    jobs: int = 0
+    python: str = ""
+    edge_datastores: frozenset[str] = frozenset()
+    provided: Mapping[str, Mapping[str, str]] = {}
+    experiment: str = ""
+
+
+class Outcome:
+    """What became of one step. `fingerprints` are by output, times in seconds since the run began."""
+
+    __slots__ = ("exit_code", "fingerprints", "key", "message", "seconds", "started", "status")
+
+    def __init__(self, status: str = SKIPPED, message: str = "") -> None:
+        self.status = status
+        self.message = message
+        self.exit_code: int | None = None
+        self.key = ""
+        self.started = 0.0
+        self.seconds = 0.0
+        self.fingerprints: dict[str, str] = {}
+
+
+Listener = Callable[[str, Step, Outcome], None]
+
+
+class Result(NamedTuple):
+    """A finished run: its status, its folder and its record as written to `run.json`."""
+
+    status: str
+    path: str
+    record: dict[str, Any]
+    failures: dict[str, Outcome]
+
+
+def run(graph: Graph, options: Options, listener: Listener) -> Result:
+    """Run every step that must be run and return what happened; the listener hears of each start and end.
+
+    Raises EdgemlError where nothing could be started. An interruption ends every child, is recorded in `run.json`
+    and raised again.
+    """
+    return _Run(graph, options, listener).run()
+
+
+class _Run:
+    def __init__(self, graph: Graph, options: Options, listener: Listener) -> None:
+        self.graph = graph
+        self.options = options
+        self.listener = listener
+        self.began = time.time()
+        self.clock = time.perf_counter()
+        path = options.output_dir or os.path.join(options.state, "runs", folder.new_name(graph.file, self.began))
+        self.folder = folder.RunFolder(path)
+        cache_folder = os.path.join(options.state, "cache")
+        self.fingerprints = Fingerprints(os.path.join(cache_folder, "files.json"))
+        self.cache = Cache(cache_folder, self.fingerprints)
+        self.interpreter = step.interpreter_identity(options.python)
+        self.zones = _zones(graph, options.edge_datastores)
+        self.snapshots: dict[tuple[str, tuple[str, ...]], Snapshot] = {}
+        self.aliases = Aliases()
+        self.sources = step.Sources({}, {}, self.aliases.of)
+        self.outcomes: dict[str, Outcome] = {}
+        self.processes: dict[str, step.Process] = {}
+        self.lock = threading.Lock()
+        self.stopping = False
+        self.base_environment = self._base_environment()
+
+    # ---- scheduling ----
+
+    def run(self) -> Result:
+        question = git.Question(self.graph.file)
+        digest_of_pipeline = self._pipeline_digest()
+        self.folder.write(self._record(RUNNING, None, digest_of_pipeline))
+        status = FAILED
+        previous = signal.signal(signal.SIGTERM, _interrupt) if _in_main_thread() else None
+        try:
+            self._schedule()
+            status = COMPLETED if all(outcome.status in DONE for outcome in self.outcomes.values()) else FAILED
+        except KeyboardInterrupt:
+            status = INTERRUPTED
+            self._stop_all()
+            for name in self.graph.steps:
+                self.outcomes.setdefault(name, Outcome(CANCELLED))
+            raise
+        finally:
+            if previous is not None:
+                signal.signal(signal.SIGTERM, previous)
+            self._publish()
+            self.aliases.close()
+            self.fingerprints.save()
+            record = self._record(status, question.answer(), digest_of_pipeline)
+            self.folder.write(record)
+        failures = {name: outcome for name, outcome in self.outcomes.items() if outcome.status == FAILED}
+        return Result(status, self.folder.path, record, failures)
+
+    def _schedule(self) -> None:
+        """Start what is ready, wait for one to end, see what became ready; until nothing runs and nothing is ready."""
+        finished: queue.SimpleQueue[tuple[str, Outcome | BaseException]] = queue.SimpleQueue()
+        steps = self.graph.steps
+        waiting = {name: len(wanted.needs) for name, wanted in steps.items()}
+        followers: dict[str, list[str]] = {name: [] for name in steps}
+        for name, wanted in steps.items():
+            for needed in wanted.needs:
+                followers[needed].append(name)
+        ready = [name for name, count in waiting.items() if count == 0]
+        ready.reverse()  # a stack whose top is the first in the graph's order
+        limit = self.options.jobs or os.cpu_count() or 1
+        running = 0
+        while ready or running:
+            while ready and running < limit and not self.stopping:
+                name = ready.pop()
+                threading.Thread(target=self._work, args=(steps[name], finished), daemon=True).start()
+                running += 1
+            if not running:
+                break
+            name, outcome = finished.get()
+            running -= 1
+            if isinstance(outcome, BaseException):
+                self._stop_all()
+                raise outcome
+            self._settle(name, outcome)
+            if outcome.status in DONE:
+                for follower in followers[name]:
+                    waiting[follower] -= 1
+                    if waiting[follower] == 0:
+                        ready.append(follower)
+            elif not self.graph.continue_on_failure and not self.stopping:
+                self._stop_all()
+        for name in steps:
+            if name not in self.outcomes:
+                self.outcomes[name] = Outcome(SKIPPED)
+                self.listener("end", steps[name], self.outcomes[name])
+
+    def _settle(self, name: str, outcome: Outcome) -> None:
+        self.outcomes[name] = outcome
+        for output, fingerprint in outcome.fingerprints.items():
+            self.sources.fingerprints[name, output] = fingerprint
+            self.sources.paths[name, output] = self.folder.output(name, output, self.zones[name].get(output, ""))
+        self.listener("end", self.graph.steps[name], outcome)
+
+    def _stop_all(self) -> None:
+        with self.lock:
+            self.stopping = True
+            processes = list(self.processes.values())
+        for process in processes:
+            process.ask_to_stop()
+        for process in processes:
+            process.stop()
+
+    # ---- one step, in a thread of its own ----
+
+    def _work(self, wanted: Step, finished: queue.SimpleQueue[tuple[str, Outcome | BaseException]]) -> None:
+        outcome = Outcome(RUNNING)
+        outcome.started = time.perf_counter() - self.clock
+        try:
+            self._attempt(wanted, outcome)
+        except step.StepFailed as failure:
+            outcome.status = CANCELLED if self.stopping else FAILED
+            outcome.message = str(failure)
+            outcome.exit_code = failure.exit_code
+        except BaseException as error:
+            finished.put((wanted.name, error))
+            return
+        outcome.seconds = time.perf_counter() - self.clock - outcome.started
+        finished.put((wanted.name, outcome))
+
+    def _attempt(self, wanted: Step, outcome: Outcome) -> None:
+        snapshot = self._snapshot(wanted)
+        zones = self.zones[wanted.name]
+        outputs = {name: self.folder.output(wanted.name, name, zones[name]) for name in wanted.outputs}
+        self.folder.prepare(wanted.name, {name: zones[name] for name in outputs})
+        outcome.key = step.key_of(wanted, snapshot, self.interpreter, self.sources, self.fingerprints)
+        implicit = self._implicit(wanted)
+        reusable = wanted.component.deterministic and not (self.options.force or self.graph.force_rerun)
+        cached = self.cache.fetch(outcome.key, {**outputs, **implicit}) if reusable else None
+        if cached is not None:
+            outcome.status, outcome.exit_code, outcome.fingerprints = CACHED, 0, cached.fingerprints
+            return
+        self.listener("start", wanted, outcome)
+        step.make_outputs(wanted, outputs)
+        work = self.folder.work(wanted.name)
+        snapshot.copy_to(work)
+        os.makedirs(os.path.join(work, ARTIFACTS_FOLDER), exist_ok=True)
+        outcome.exit_code = self._execute(wanted, outputs, work)
+        if outcome.exit_code != 0:
+            raise step.StepFailed(step.explain_exit(outcome.exit_code), outcome.exit_code)
+        step.check_outputs(wanted, outputs)
+        for path in implicit.values():
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            os.rename(os.path.join(work, ARTIFACTS_FOLDER), path)
+        outputs |= implicit
+        outcome.fingerprints = {name: self.fingerprints.of(path) for name, path in outputs.items()}
+        if wanted.component.deterministic:
+            seconds = time.perf_counter() - self.clock - outcome.started
+            # Without room or permission for the cache the step is still done; it will only not be reused.
+            with contextlib.suppress(OSError):
+                self.cache.store(outcome.key, outputs, outcome.fingerprints, seconds)
+        files.remove(work)
+        outcome.status = COMPLETED
+
+    def _execute(self, wanted: Step, outputs: dict[str, str], work: str) -> int:
+        command = step.command_of(wanted, outputs, self.sources)
+        environment = self.base_environment | self._provided(wanted) | step.variables_of(wanted, outputs, self.sources)
+        environment["AZUREML_RUN_ID"] = f"{self.folder.name}.{wanted.name}"
+        with self.lock:
+            if self.stopping:
+                raise step.StepFailed("was not started")
+            process = self.processes[wanted.name] = step.Process(
+                command, work, environment, self.folder.log(wanted.name)
+            )
+        try:
+            return process.wait()
+        finally:
+            with self.lock:
+                del self.processes[wanted.name]
+
+    def _snapshot(self, wanted: Step) -> Snapshot:
+        key = (wanted.component.code, wanted.component.includes)
+        if key not in self.snapshots:
+            self.snapshots[key] = take(*key, self.fingerprints)
+        return self.snapshots[key]
+
+    def _implicit(self, wanted: Step) -> dict[str, str]:
+        """The `artifacts` output, where another step or the pipeline is bound to it."""
+        zone = self.zones[wanted.name].get(ARTIFACTS)
+        if zone is None or ARTIFACTS in wanted.outputs:
+            return {}
+        self.folder.prepare(wanted.name, {ARTIFACTS: zone})
+        return {ARTIFACTS: self.folder.output(wanted.name, ARTIFACTS, zone)}
+
+    # ---- environment ----
+
+    def _base_environment(self) -> dict[str, str]:
+        """The ambient environment less the storage secrets, with the interpreter's own commands first on the path."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD)}
+        python = self.options.python or sys.executable
+        environment["PATH"] = os.path.dirname(python) + os.pathsep + environment.get("PATH", os.defpath)
+        environment.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{os.path.join(self.options.state, 'mlflow.db')}")
+        environment.setdefault("MLFLOW_EXPERIMENT_NAME", self.options.experiment or self.graph.name)
+        return environment | {
+            "PYTHONUNBUFFERED": "1",  # a log that can be followed, and is whole when a step is killed
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "AZUREML_ROOT_RUN_ID": self.folder.name,
+            "AZUREML_EXPERIMENT_NAME": environment["MLFLOW_EXPERIMENT_NAME"],
+        }
+
+    def _provided(self, wanted: Step) -> dict[str, str]:
+        asked = wanted.component.tags.get(NEEDS_TAG, "").split()
+        return {name: value for need in asked for name, value in self.options.provided.get(need, {}).items()}
+
+    # ---- the record ----
+
+    def _publish(self) -> None:
+        for name, (source, _) in self.graph.outputs.items():
+            outcome = self.outcomes.get(source.step)
+            if outcome is not None and outcome.status in DONE and source.output in outcome.fingerprints:
+                self.folder.publish(name, source.step, source.output, self.zones[source.step][source.output])
+
+    def _pipeline_digest(self) -> str:
+        """The identity of what runs: the YAML files by content and each component's code."""
+        parts = [self.fingerprints.of(path) for path in self.graph.sources]
+        parts += sorted({self._snapshot(wanted).fingerprint for wanted in self.graph.steps.values()})
+        return digest("\n".join(parts).encode())
+
+    def _record(self, status: str, commit: git.Commit | None, pipeline_digest: str) -> dict[str, Any]:
+        now = time.perf_counter() - self.clock
+        return {
+            "version": 1,
+            "run": self.folder.name,
+            "pipeline": os.path.relpath(self.graph.file),
+            "name": self.graph.name,
+            "status": status,
+            "pid": os.getpid(),
+            "pipeline_digest": pipeline_digest,
+            "git": {"commit": commit.commit, "dirty": commit.dirty} if commit else {"commit": "", "dirty": False},
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.began)),
+            "seconds": round(now, 3),
+            "python": sys.version.split()[0],
+            "inputs": {name: describe_value(value) for name, value in self.graph.inputs.items()},
+            "steps": [self._describe(wanted) for wanted in self.graph.steps.values()],
+            "outputs": {
+                name: {
+                    "type": output.type or "uri_folder",
+                    "zone": self.zones[source.step][source.output],
+                    "path": f"{self.zones[source.step][source.output]}/{source.step}/{source.output}",
+                }
+                for name, (source, output) in self.graph.outputs.items()
+            },
+            "warnings": list(self.graph.warnings),
+        }
+
+    def _describe(self, wanted: Step) -> dict[str, Any]:
+        outcome = self.outcomes.get(wanted.name) or Outcome("waiting")
+        zones = self.zones[wanted.name]
+        return {
+            "node": wanted.name,
+            "component": wanted.component.name,
+            "status": outcome.status,
+            "started": round(outcome.started, 3),
+            "seconds": round(outcome.seconds, 3),
+            "exit_code": outcome.exit_code,
+            "message": outcome.message,
+            "needs": sorted(wanted.needs),
+            "key": outcome.key,
+            "inputs": {name: describe_value(value) for name, value in wanted.inputs.items()},
+            "outputs": {
+                name: {
+                    "type": wanted.outputs[name].type if name in wanted.outputs else "uri_folder",
+                    "zone": zones[name],
+                    "path": f"{zones[name]}/{wanted.name}/{name}",
+                    "digest": outcome.fingerprints.get(name, ""),
+                }
+                for name in zones
+            },
+        }
+
+
+ARTIFACTS_FOLDER = "outputs"
+
+
+def _zones(graph: Graph, edge: frozenset[str]) -> dict[str, dict[str, str]]:
+    """The zone of every output, by step and name.
+
+    That of the datastore it is bound to, else of the pipeline's default datastore; with neither it is the
+    cloud's, because that is where Azure ML would put it.
+    """
+
+    def zone(uri: str) -> str:
+        datastore = datastore_of(uri or graph.default_datastore)
+        return folder.EDGE if datastore in edge else folder.CLOUD
+
+    zones = {
+        name: {output: zone(spec.uri) for output, spec in wanted.outputs.items()}
+        for name, wanted in graph.steps.items()
+    }
+    values = [value for wanted in graph.steps.values() for value in wanted.inputs.values()]
+    bound = [source for value in values for source in sources_of(value)]
+    for source in [*bound, *(source for source, _ in graph.outputs.values())]:
+        zones[source.step].setdefault(source.output, zone(""))
+    return zones
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def check_tools() -> None:
+    """Refuse with one sentence where steps could not be started at all."""
+    if not any(os.access(os.path.join(path, "bash"), os.X_OK) for path in os.get_exec_path()):
+        raise EdgemlError("there is no bash on this machine, which Azure ML commands are written for; install bash")

@@ -1,0 +1,78 @@
+"""Earlier runs: found by name, by folder or by being the newest."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, NamedTuple
+
+from edgeml.errors import EdgemlError
+
+RECORD = "run.json"
+
+
+class Run(NamedTuple):
+    """A run's folder and its record; the status of one whose engine is gone is `interrupted`."""
+
+    path: str
+    record: dict[str, Any]
+
+
+def every(state: str) -> list[Run]:
+    """All runs in the project's state folder, the newest first; folders without a readable record are left out."""
+    folder = os.path.join(state, "runs")
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    found = [run for name in names if (run := _read(os.path.join(folder, name))) is not None]
+    return sorted(found, key=lambda run: (run.record["started"], run.record["run"]), reverse=True)
+
+
+def find(state: str, wanted: str = "", status: str = "") -> Run:
+    """The run of a name or folder; without one the newest, of the status where that is given.
+
+    Raises EdgemlError where there is none.
+    """
+    if wanted:
+        for path in (wanted, os.path.join(state, "runs", wanted)):
+            if os.path.isdir(path):
+                run = _read(path)
+                if run is None:
+                    raise EdgemlError(f"{path} holds no readable {RECORD}; name the folder of a run")
+                return run
+        raise EdgemlError(f"there is no run '{wanted}'; `edgeml runs list` shows those that are there")
+    for run in every(state):
+        if not status or run.record["status"] == status:
+            return run
+    kind = f"{status} run" if status else "run"
+    raise EdgemlError(f"there is no {kind} yet; make one with `edgeml run pipelines/train.yml`")
+
+
+def _read(path: str) -> Run | None:
+    try:
+        with open(os.path.join(path, RECORD), encoding="utf-8") as stream:
+            record = json.load(stream)
+    except (OSError, ValueError):
+        return None
+    if not isinstance(record, dict) or not {"run", "started", "status", "steps"} <= record.keys():
+        return None
+    if record["status"] == "running" and not _is_locked(path):
+        record["status"] = "interrupted"
+    return Run(os.path.abspath(path), record)
+
+
+def _is_locked(path: str) -> bool:
+    import fcntl
+
+    try:
+        handle = os.open(os.path.join(path, ".lock"), os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False

@@ -1,0 +1,95 @@
+"""What a step's working directory starts with: its `code:` folder and additional includes, less what is ignored.
+
+`.amlignore` at the top of the code folder decides what is left out, else `.gitignore` there, as Azure ML's SDK
+does when it uploads a snapshot.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+from edgeml.engine.files import copy_file
+from edgeml.engine.fingerprint import Fingerprints, digest
+from edgeml.errors import EdgemlError
+
+# Never part of what the author wrote: they change without the code changing.
+_NEVER = frozenset({"__pycache__", ".git", ".ipynb_checkpoints", ".amlignore"})
+
+_Ignored = Callable[[str], bool]
+
+
+class Snapshot(NamedTuple):
+    """Files by relative path, and the fingerprint of them all."""
+
+    files: tuple[tuple[str, str], ...]
+    fingerprint: str
+
+    def copy_to(self, folder: str) -> None:
+        """Make the folder with a copy of every file."""
+        os.makedirs(folder)
+        made = {folder}
+        for name, source in self.files:
+            target = os.path.join(folder, name)
+            parent = os.path.dirname(target)
+            if parent not in made:
+                os.makedirs(parent, exist_ok=True)
+                made.add(parent)
+            copy_file(source, target)
+
+
+def take(code: str, includes: tuple[str, ...], fingerprints: Fingerprints) -> Snapshot:
+    """List and fingerprint what belongs to a component's code; nothing is copied yet."""
+    files: dict[str, str] = {}
+    if code and os.path.isdir(code):
+        _collect(code, "", _ignore_rules(code), files)
+    elif code:
+        files[os.path.basename(code)] = code
+    for include in includes:
+        name = os.path.basename(include.rstrip("/"))
+        if os.path.isdir(include):
+            _collect(include, name + "/", _ignore_rules(include), files)
+        elif files.get(name, include) != include:
+            raise EdgemlError(f"the additional include {include} would replace {name} of the code folder; rename one")
+        else:
+            files[name] = include
+    entries = tuple(sorted(files.items()))
+    lines = [f"{name}\0{int(os.access(path, os.X_OK))}\0{fingerprints.of(path)}\n" for name, path in entries]
+    return Snapshot(entries, digest("".join(lines).encode("utf-8", "surrogateescape")))
+
+
+def _collect(
+    folder: str,
+    prefix: str,
+    ignored: _Ignored | None,
+    files: dict[str, str],
+    inside: str = "",
+    above: tuple[str, ...] = (),
+) -> None:
+    real = os.path.realpath(folder)
+    if real in above:  # a link to a folder that holds it
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name in _NEVER:
+                continue
+            name = inside + entry.name
+            is_folder = entry.is_dir()
+            if ignored is not None and ignored(name + "/" if is_folder else name):
+                continue
+            if is_folder:
+                _collect(entry.path, prefix, ignored, files, name + "/", (*above, real))
+            elif entry.is_file():
+                files[prefix + name] = entry.path
+
+
+def _ignore_rules(folder: str) -> _Ignored | None:
+    for name in (".amlignore", ".gitignore"):
+        path = os.path.join(folder, name)
+        if os.path.isfile(path):
+            import pathspec
+
+            with open(path, encoding="utf-8", errors="replace") as stream:
+                return pathspec.GitIgnoreSpec.from_lines(stream).match_file
+    return None

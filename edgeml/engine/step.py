@@ -1,0 +1,243 @@
+"""One step: its key, its command line, its process, and what it must have written."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from edgeml.engine import files
+from edgeml.engine.fingerprint import Fingerprints, digest
+from edgeml.engine.snapshot import Snapshot
+from edgeml.pipeline import expressions
+from edgeml.pipeline.expressions import Binding
+from edgeml.pipeline.graph import Data, FromStep, Step, Text, Value
+from edgeml.pipeline.ports import FILE_TYPES, render
+
+_FORMAT = 1  # part of every key: raise it when a step's surroundings change
+_GRACE = 5.0  # seconds between asking a step to end and ending it
+_TAIL = 20  # lines of a failed step's log that are shown
+_TAIL_BYTES = 16_384
+
+
+class StepFailed(Exception):  # noqa: N818 - an outcome of the user's code, no error of ours
+    """A step that ran and failed, with the sentence that says why."""
+
+    def __init__(self, message: str, exit_code: int | None = None) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class Sources(NamedTuple):
+    """What is known of outputs of earlier steps, by (step, output): where they lie and their fingerprints.
+
+    `shown` turns a path into the one that a command may hold unquoted.
+    """
+
+    paths: dict[tuple[str, str], str]
+    fingerprints: dict[tuple[str, str], str]
+    shown: Callable[[str], str]
+
+
+def key_of(step: Step, snapshot: Snapshot, interpreter: str, sources: Sources, fingerprints: Fingerprints) -> str:
+    """What a step's outputs depend on, as 64 hex digits: equal keys mean that running it again is of no use.
+
+    Paths do not enter, only contents (and a file's name, which a script may read); nor does the ambient environment.
+    """
+
+    def token(value: Value) -> Any:
+        if isinstance(value, Data):
+            return ["data", fingerprints.of(value.path), os.path.basename(value.path)]
+        if isinstance(value, FromStep):
+            return ["output", sources.fingerprints[value]]
+        if isinstance(value, Text):
+            return ["text", [part if isinstance(part, str) else token(part) for part in value.parts]]
+        return ["literal", render(value)]
+
+    component = step.component
+    made = [
+        _FORMAT,
+        component.command,
+        snapshot.fingerprint,
+        _environment_identity(step.environment, fingerprints),
+        interpreter,
+        [[name, token(value)] for name, value in sorted(step.inputs.items())],
+        [[name, output.type] for name, output in sorted(step.outputs.items())],
+        [[name, token(value)] for name, value in sorted(step.environment_variables.items())],
+    ]
+    return digest(json.dumps(made, sort_keys=True, default=str).encode("utf-8", "surrogateescape")).partition(":")[2]
+
+
+def command_of(step: Step, outputs: dict[str, str], sources: Sources) -> str:
+    """The shell text of a step: optional groups decided, placeholders replaced as they are, unquoted."""
+    unset = frozenset(name for name in step.component.inputs if name not in step.inputs)
+    command = expressions.drop_unset_groups(step.component.command, unset)
+
+    def replace(part: str | Binding) -> str:
+        if isinstance(part, str):
+            return part
+        name = ".".join(part.path[1:])
+        if part.path[0] == "outputs":
+            return sources.shown(outputs[name])
+        return text_of(step.inputs[name], sources) if name in step.inputs else ""
+
+    return "".join(replace(part) for part in expressions.parse(command))
+
+
+def text_of(value: Value, sources: Sources) -> str:
+    """A value as the text that a command or a variable gets."""
+    if isinstance(value, Data):
+        return sources.shown(value.path)
+    if isinstance(value, FromStep):
+        return sources.shown(sources.paths[value])
+    if isinstance(value, Text):
+        return "".join(part if isinstance(part, str) else text_of(part, sources) for part in value.parts)
+    return render(value)
+
+
+def variables_of(step: Step, outputs: dict[str, str], sources: Sources) -> dict[str, str]:
+    """The step's declared environment variables with their own `${{inputs.x}}` and `${{outputs.y}}` replaced."""
+    made = {}
+    for name, value in step.environment_variables.items():
+        written = text_of(value, sources)
+        if "${{" in written:
+            written = "".join(
+                part
+                if isinstance(part, str)
+                else sources.shown(outputs.get(part.path[-1], ""))
+                if part.path[0] == "outputs"
+                else text_of(step.inputs.get(".".join(part.path[1:]), ""), sources)
+                for part in expressions.parse(written)
+            )
+        made[name] = written
+    return made
+
+
+def make_outputs(step: Step, outputs: dict[str, str]) -> None:
+    """Folder outputs exist, empty; a file output's folder exists and the file does not."""
+    for name, path in outputs.items():
+        files.remove(path)
+        os.makedirs(os.path.dirname(path) if is_file(step, name) else path, exist_ok=True)
+
+
+def check_outputs(step: Step, outputs: dict[str, str]) -> None:
+    """Raise StepFailed for a declared output that the step did not write."""
+    for name, path in outputs.items():
+        if is_file(step, name):
+            if not os.path.isfile(path):
+                kind = "a folder" if os.path.isdir(path) else "nothing"
+                raise StepFailed(f"did not write its output '{name}': {kind} is where the file should be")
+        elif not os.path.exists(path) or (os.path.isdir(path) and not os.listdir(path)):
+            raise StepFailed(f"did not write its output '{name}': the folder is empty")
+
+
+def is_file(step: Step, output: str) -> bool:
+    return output in step.outputs and step.outputs[output].type in FILE_TYPES
+
+
+class Process:
+    """A step's shell and everything that it started, in a session of its own so that all of it can be ended."""
+
+    def __init__(self, command: str, work: str, environment: dict[str, str], log: str) -> None:
+        with open(log, "wb") as stream:
+            self._shell = subprocess.Popen(
+                ["bash", "-c", command],
+                cwd=work,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def wait(self) -> int:
+        """The exit code, negative for a signal; whatever the shell left running is ended."""
+        code = self._shell.wait()
+        self._signal(signal.SIGKILL)
+        return code
+
+    def ask_to_stop(self) -> None:
+        self._signal(signal.SIGTERM)
+
+    def stop(self) -> None:
+        """End the step, which was asked before, after some seconds of grace."""
+        try:
+            self._shell.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        try:
+            os.killpg(self._shell.pid, number)
+        except (ProcessLookupError, PermissionError):
+            # Nobody of the group is left; macOS says EPERM where only zombies are.
+            return
+
+
+def explain_exit(code: int) -> str:
+    """An exit code in words."""
+    if code >= 0:
+        hint = {126: ": a command is not executable", 127: ": a command was not found"}.get(code, "")
+        if code > 128 and code - 128 in {signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT}:
+            return f"exited with code {code} ({signal.Signals(code - 128).name})"
+        return f"exited with code {code}{hint}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"was ended by {name}" + (" (out of memory?)" if -code == signal.SIGKILL else "")
+
+
+def tail(log: str) -> list[str]:
+    """The last lines of a log, whatever bytes it holds."""
+    try:
+        with open(log, "rb") as stream:
+            stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, stream.tell() - _TAIL_BYTES))
+            return stream.read().decode("utf-8", "replace").splitlines()[-_TAIL:]
+    except OSError:
+        return []
+
+
+def interpreter_identity(python: str = "") -> str:
+    """What identifies the Python that steps run in: its version and the distributions installed beside it."""
+    python = python or sys.executable
+    prefix = os.path.dirname(os.path.dirname(python)) if python != sys.executable else sys.prefix
+    installed: list[str] = []
+    for library in sorted(_names(os.path.join(prefix, "lib"))):
+        if library.startswith("python"):
+            packages = os.path.join(prefix, "lib", library, "site-packages")
+            installed += [name for name in sorted(_names(packages)) if name.endswith((".dist-info", ".egg-info"))]
+    version = sys.version if python == sys.executable else os.path.realpath(python)
+    return digest("\n".join([version, *installed]).encode())
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _environment_identity(environment: Any, fingerprints: Fingerprints) -> Any:
+    """The declared environment with the contents of its local files in place of their paths."""
+    if isinstance(environment, str) and environment.startswith("file:"):
+        return _content(environment.removeprefix("file:"), fingerprints)
+    if isinstance(environment, dict) and isinstance(environment.get("conda_file"), str):
+        return {**environment, "conda_file": _content(environment["conda_file"], fingerprints), "build": None}
+    if isinstance(environment, dict) and isinstance(environment.get("build"), dict):
+        path = environment["build"].get("path")
+        content = _content(path, fingerprints) if isinstance(path, str) else ""
+        return {**environment, "build": {**environment["build"], "path": content}}
+    return environment
+
+
+def _content(path: str, fingerprints: Fingerprints) -> str:
+    try:
+        return fingerprints.of(path)
+    except OSError:
+        return "absent"

@@ -1,0 +1,111 @@
+"""YAML files with the line of every key, so that each error can name its place."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import yaml
+
+from edgeml.errors import EdgemlError
+
+# libyaml's parser is about ten times faster; PyYAML wheels have it, some distributions' builds do not.
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+_TIMESTAMP = "tag:yaml.org,2002:timestamp"
+
+
+class Mapping(dict[Any, Any]):
+    """A YAML mapping that knows its file, its own line and the line of each key (both from 1)."""
+
+    __slots__ = ("file", "key_lines", "line")
+
+    def __init__(self, file: str, line: int) -> None:
+        super().__init__()
+        self.file = file
+        self.line = line
+        self.key_lines: dict[Any, int] = {}
+
+    def line_of(self, key: Any) -> int:
+        """The line of a key, or of the mapping where the key is absent."""
+        return self.key_lines.get(key, self.line)
+
+
+class PipelineError(EdgemlError):
+    """Something in a YAML file that must be mended before anything can run."""
+
+    def __init__(self, message: str, file: str, line: int = 0) -> None:
+        place = os.path.relpath(file) if file else ""
+        super().__init__(f"{place}:{line}: {message}" if line else f"{place}: {message}")
+        self.message = message
+        self.file = file
+        self.line = line
+
+
+def at(mapping: Mapping, key: Any, message: str) -> PipelineError:
+    """An error at one key of a mapping."""
+    return PipelineError(message, mapping.file, mapping.line_of(key))
+
+
+def read(path: str) -> Mapping:
+    """The mapping in a YAML file, read as Azure ML's SDK reads it (YAML 1.1, the last of equal keys wins)."""
+    try:
+        with open(path, encoding="utf-8-sig") as stream:
+            text = stream.read()
+    except FileNotFoundError:
+        raise PipelineError("no such file; check the path", path) from None
+    except IsADirectoryError:
+        raise PipelineError("a folder, where a YAML file is expected; name the file in it", path) from None
+    except UnicodeDecodeError:
+        raise PipelineError("not UTF-8 text; save it as UTF-8", path) from None
+    try:
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            content = _Builder(loader, path).build(node) if node is not None else None
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        problem = " ".join(filter(None, (error.problem, error.context)))
+        raise PipelineError(f"not valid YAML: {problem}", path, mark.line + 1 if mark else 0) from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise PipelineError(f"not valid YAML: {' '.join(str(error).split())}", path) from None
+    if not isinstance(content, Mapping):
+        raise PipelineError("not a YAML mapping of keys to values; is it a pipeline or component file?", path, 1)
+    return content
+
+
+class _Builder:
+    """Turns composed YAML nodes into values, keeping lines that PyYAML's own constructor drops."""
+
+    def __init__(self, loader: Any, file: str) -> None:
+        self.loader = loader
+        self.file = file
+        self.built: dict[int, Any] = {}  # by node: an alias is the same object, and a bomb of aliases stays small
+
+    def build(self, node: yaml.Node) -> Any:
+        if isinstance(node, yaml.ScalarNode):
+            # Dates stay text: no input type of Azure ML is a date, and `str(date)` may differ from what was written.
+            return node.value if node.tag == _TIMESTAMP else self.loader.construct_object(node)
+        key = id(node)
+        if key not in self.built:
+            self.built[key] = self.mapping(node) if isinstance(node, yaml.MappingNode) else self.sequence(node)
+        return self.built[key]
+
+    def mapping(self, node: yaml.MappingNode) -> Mapping:
+        self.loader.flatten_mapping(node)
+        result = self.built[id(node)] = Mapping(self.file, node.start_mark.line + 1)
+        for key_node, value_node in node.value:
+            key = self.build(key_node)
+            if isinstance(key, (dict, list)):
+                raise PipelineError("a mapping key must be a plain value", self.file, key_node.start_mark.line + 1)
+            result[key] = self.build(value_node)
+            result.key_lines[key] = key_node.start_mark.line + 1
+        return result
+
+    def sequence(self, node: yaml.Node) -> list[Any]:
+        result: list[Any] = []
+        self.built[id(node)] = result
+        result.extend(self.build(item) for item in node.value)
+        return result

@@ -1,0 +1,606 @@
+"""`edgeml run` as a user types it: files in, run folder, exit code and sentences out."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+EDGEML = [sys.executable, "-m", "edgeml"]
+
+
+class Project:
+    """A folder with YAML and scripts in it, and the command run there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, name: str, content: str) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(dedent(content))
+        return path
+
+    def run(self, *args: str, check: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*EDGEML, "run", "pipeline.yml", *args],
+            cwd=self.folder,
+            env={**os.environ, **env},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=60,
+        )
+        if check is not None:
+            assert done.returncode == check, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr.replace("  | Traceback", "")
+        return done
+
+    def record(self, *args: str, check: int = 0, **env: str) -> dict:
+        return json.loads(self.run("--json", *args, check=check, **env).stdout)
+
+    def statuses(self, *args: str, check: int = 0, **env: str) -> dict[str, str]:
+        return {step["node"]: step["status"] for step in self.record(*args, check=check, **env)["steps"]}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+CHAIN = """
+    inputs:
+      start: {type: uri_file, path: ./start.txt}
+      word: one
+    outputs:
+      final: {type: uri_file}
+    jobs:
+      first:
+        command: cat ${{inputs.start}} > ${{outputs.out}} && echo ${{inputs.word}} >> ${{outputs.out}}
+        inputs: {start: "${{parent.inputs.start}}", word: "${{parent.inputs.word}}"}
+        outputs: {out: {type: uri_file}}
+      second:
+        component: ./second.yml
+        inputs: {src: "${{parent.jobs.first.outputs.out}}"}
+        outputs: {dst: "${{parent.outputs.final}}"}
+      aside:
+        command: echo aside > ${{outputs.o}}/x
+        outputs: {o: {type: uri_folder}}
+"""
+
+
+@pytest.fixture
+def chain(project: Project) -> Project:
+    project.write("pipeline.yml", CHAIN)
+    project.write("start.txt", "zero\n")
+    project.write(
+        "second.yml",
+        """
+        name: second
+        inputs: {src: {type: uri_file}}
+        outputs: {dst: {type: uri_file}}
+        code: ./src
+        command: python upper.py ${{inputs.src}} ${{outputs.dst}}
+        """,
+    )
+    project.write(
+        "src/upper.py",
+        "import sys\nfrom pathlib import Path\nPath(sys.argv[2]).write_text(Path(sys.argv[1]).read_text().upper())\n",
+    )
+    return project
+
+
+def test_a_run_leaves_outputs_logs_and_a_record(chain: Project) -> None:
+    record = chain.record("--output-dir", "out")
+    out = chain.folder / "out"
+    assert (out / "jobs/second/outputs/dst").read_text() == "ZERO\nONE\n"
+    assert (out / "outputs/final").read_text() == "ZERO\nONE\n"
+    assert (out / "jobs/aside/outputs/o/x").read_text() == "aside\n"
+    assert (out / "jobs/second/log.txt").read_text() == ""
+    assert record == json.loads((out / "run.json").read_text())
+    assert record["status"] == "completed"
+    assert [step["node"] for step in record["steps"]] == ["first", "aside", "second"]
+    second = record["steps"][2]
+    assert (second["needs"], second["exit_code"]) == (["first"], 0)
+    assert (out / record["outputs"]["final"]["path"]).read_text() == "ZERO\nONE\n"
+    assert not (out / "jobs/second/work").exists(), "the snapshot of a step that went well is of no more use"
+
+
+def test_only_what_changed_runs_again(chain: Project) -> None:
+    done, cached = "completed", "cached"
+    assert chain.statuses() == {"first": done, "second": done, "aside": done}
+    assert chain.statuses("--output-dir", "again") == {"first": cached, "second": cached, "aside": cached}
+    assert (chain.folder / "again/outputs/final").read_text() == "ZERO\nONE\n"
+    assert chain.statuses("--input", "word=two") == {"first": done, "second": done, "aside": cached}
+    chain.write("start.txt", "null\n")
+    assert chain.statuses() == {"first": done, "second": done, "aside": cached}
+    with (chain.folder / "src/upper.py").open("a") as script:
+        script.write("# a comment\n")
+    assert chain.statuses() == {"first": cached, "second": done, "aside": cached}
+    chain.write("start.txt", "zero\n")
+    assert chain.statuses()["first"] == cached, "what was made before is found again"
+    assert set(chain.statuses("--force").values()) == {done}
+
+
+def test_an_unchanged_result_stops_the_change(project: Project) -> None:
+    project.write(
+        "pipeline.yml",
+        """
+        inputs: {n: 1}
+        jobs:
+          parity:
+            command: echo $((${{inputs.n}} % 2)) > ${{outputs.o}}
+            inputs: {n: "${{parent.inputs.n}}"}
+            outputs: {o: {type: uri_file}}
+          after:
+            command: cp ${{inputs.i}} ${{outputs.o}}
+            inputs: {i: "${{parent.jobs.parity.outputs.o}}"}
+            outputs: {o: {type: uri_file}}
+        """,
+    )
+    project.run()
+    assert project.statuses("--input", "n=3") == {"parity": "completed", "after": "cached"}
+    assert project.statuses("--input", "n=4") == {"parity": "completed", "after": "completed"}
+
+
+def test_other_variables_environments_and_literals_are_other_steps(project: Project) -> None:
+    project.write("conda.yml", "dependencies: [python=3.11]\n")
+    content = """
+        jobs:
+          a: {component: ./c.yml, inputs: {n: 1}}
+          b: {component: ./c.yml, inputs: {n: 2}}
+    """
+    component = """
+        inputs: {n: {type: integer}}
+        outputs: {o: {type: uri_file}}
+        environment: {image: some/image, conda_file: ./conda.yml}
+        environment_variables: {WORD: hi}
+        command: echo ${{inputs.n}} $WORD > ${{outputs.o}}
+    """
+    project.write("pipeline.yml", content)
+    project.write("c.yml", component)
+    record = project.record("--output-dir", "out")
+    assert {step["status"] for step in record["steps"]} == {"completed"}
+    assert (project.folder / "out/jobs/a/outputs/o").read_text() == "1 hi\n"
+    assert (project.folder / "out/jobs/b/outputs/o").read_text() == "2 hi\n"
+    assert set(project.statuses().values()) == {"cached"}
+    project.write("c.yml", component.replace("WORD: hi", "WORD: ho"))
+    assert set(project.statuses().values()) == {"completed"}
+    project.write("conda.yml", "dependencies: [python=3.12]\n")
+    assert set(project.statuses().values()) == {"completed"}
+
+
+def test_a_step_that_is_not_deterministic_always_runs(project: Project) -> None:
+    project.write(
+        "pipeline.yml",
+        """
+        jobs:
+          a:
+            component: {command: "date +%N > ${{outputs.o}}", outputs: {o: {type: uri_file}}, is_deterministic: false}
+          b:
+            command: cp ${{inputs.i}} ${{outputs.o}}
+            inputs: {i: "${{parent.jobs.a.outputs.o}}"}
+            outputs: {o: {type: uri_file}}
+        """,
+    )
+    project.run()
+    assert project.statuses() == {"a": "completed", "b": "completed"}
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        ("echo saying why; exit 3", "exited with code 3"),
+        ("nonsense_command", "exited with code 127: a command was not found"),
+        ("kill -9 $$", "was ended by SIGKILL"),
+        ("test 1", "did not write its output 'o': nothing is where the file should be"),
+        ("mkdir ${{outputs.o}}", "did not write its output 'o': a folder is where the file should be"),
+        ("echo x > ${{outputs.o}}; rmdir ${{outputs.d}}", "did not write its output 'd': the folder is empty"),
+        ("echo x > ${{outputs.o}}", "did not write its output 'd': the folder is empty"),
+    ],
+)
+def test_a_failure_names_step_cause_log_and_folder(project: Project, command: str, why: str) -> None:
+    project.write(
+        "pipeline.yml",
+        f"""
+        jobs:
+          bad:
+            command: {command}
+            outputs: {{o: {{type: uri_file}}, d: {{type: uri_folder}}}}
+          after:
+            command: cat ${{{{inputs.i}}}}
+            inputs: {{i: "${{{{parent.jobs.bad.outputs.o}}}}"}}
+          other:
+            command: echo ok
+        """,
+    )
+    done = project.run("--output-dir", "out", check=1)
+    assert f"edgeml: step 'bad' {why}" in done.stderr
+    assert "log     out/jobs/bad/log.txt" in done.stderr
+    assert "folder  out/jobs/bad/work" in done.stderr
+    if "saying" in command:
+        assert "  | saying why" in done.stderr
+    record = json.loads((project.folder / "out/run.json").read_text())
+    assert {s["node"]: s["status"] for s in record["steps"]} == {
+        "bad": "failed",
+        "other": "completed",
+        "after": "skipped",
+    }
+    assert project.statuses(check=1)["bad"] == "failed", "a failure is never reused"
+
+
+def test_the_first_failure_ends_the_run_where_the_pipeline_says_so(project: Project) -> None:
+    project.write(
+        "pipeline.yml",
+        """
+        settings: {continue_on_step_failure: false}
+        jobs:
+          slow: {command: sleep 30}
+          bad: {command: sleep 0.2; exit 1}
+          later: {command: echo}
+        """,
+    )
+    began = time.monotonic()
+    assert project.statuses("--jobs", "2", check=1) == {"slow": "cancelled", "bad": "failed", "later": "skipped"}
+    assert time.monotonic() - began < 15
+
+
+def test_steps_that_need_nothing_of_each_other_run_at_once(project: Project) -> None:
+    meet = "touch $D/{me}; for i in $(seq 200); do test -e $D/{other} && exit 0; sleep 0.02; done; exit 1"
+    jobs = {"a": {"command": meet.format(me="a", other="b")}, "b": {"command": meet.format(me="b", other="a")}}
+    project.write("pipeline.yml", json.dumps({"jobs": jobs}))
+    assert project.statuses("--jobs", "2", D=str(project.folder)) == {"a": "completed", "b": "completed"}
+    (project.folder / "a").unlink()
+    (project.folder / "b").unlink()
+    assert "failed" in project.statuses("--jobs", "1", "--force", check=1, D=str(project.folder)).values()
+
+
+def test_each_step_works_in_its_own_copy_of_its_code(project: Project) -> None:
+    project.write("src/run.sh", "ls -A; echo $1 >> notes.txt; cat notes.txt > $2; test -d outputs\n")
+    project.write("src/keep.me", "")
+    project.write("src/secret.csv", "1,2\n")
+    project.write("src/deep/er.txt", "x")
+    project.write("src/__pycache__/x.pyc", "x")
+    project.write("src/.amlignore", "*.csv\n")
+    project.write("src/.gitignore", "keep.me\n")
+    project.write("shared/common.txt", "c")
+    project.write(
+        "c.yml",
+        """
+        inputs: {n: {type: integer}}
+        outputs: {o: {type: uri_file}}
+        code: src
+        additional_includes: [shared/common.txt, ./shared]
+        command: bash run.sh ${{inputs.n}} ${{outputs.o}}
+        """,
+    )
+    project.write(
+        "pipeline.yml", "jobs:\n  a: {component: c.yml, inputs: {n: 1}}\n  b: {component: c.yml, inputs: {n: 2}}\n"
+    )
+    project.run("--output-dir", "out")
+    assert (project.folder / "out/jobs/b/outputs/o").read_text() == "2\n", "b sees nothing of a"
+    assert not (project.folder / "src/notes.txt").exists(), "the repository stays clean"
+    listed = (project.folder / "out/jobs/a/log.txt").read_text().split()
+    assert sorted(listed) == [".gitignore", "common.txt", "deep", "keep.me", "outputs", "run.sh", "shared"]
+    project.write("src/secret.csv", "3,4\n")
+    assert set(project.statuses().values()) == {"cached"}, "what is ignored is no part of the code"
+    project.write("shared/common.txt", "d")
+    assert set(project.statuses().values()) == {"completed"}
+
+
+def test_a_step_without_code_starts_in_an_empty_folder(project: Project) -> None:
+    project.write("pipeline.yml", "jobs:\n  a:\n    command: |\n      ls -A\n      cd outputs && pwd\n")
+    project.run("--output-dir", "out")
+    listed = (project.folder / "out/jobs/a/log.txt").read_text().splitlines()
+    assert listed[0] == "outputs"
+    assert listed[1].endswith("/jobs/a/work/outputs")
+
+
+def test_what_is_written_to_outputs_is_the_implicit_output(project: Project) -> None:
+    project.write(
+        "pipeline.yml",
+        """
+        jobs:
+          a: {command: echo plot > outputs/plot.txt}
+          b:
+            command: cat ${{inputs.i}}/plot.txt > ${{outputs.o}}
+            inputs: {i: "${{parent.jobs.a.outputs.artifacts}}"}
+            outputs: {o: {type: uri_file}}
+        """,
+    )
+    for status in ("completed", "cached"):
+        assert set(project.statuses("--output-dir", status).values()) == {status}
+        assert (project.folder / status / "jobs/b/outputs/o").read_text() == "plot\n"
+        assert (project.folder / status / "jobs/a/outputs/artifacts/plot.txt").read_text() == "plot\n"
+
+
+ZONES = """
+    settings: {default_datastore: %s}
+    outputs:
+      released: {type: uri_file, path: "azureml://datastores/lake/paths/r/${{name}}"}
+    jobs:
+      private: {command: "echo rows > ${{outputs.o}}", outputs: {o: {type: uri_file}}}
+      bound:
+        command: echo a > ${{outputs.near}}; echo b > ${{outputs.far}}
+        outputs:
+          near: {type: uri_file, path: azureml://datastores/stackhub/paths/x}
+          far: {type: uri_file, path: azureml://subscriptions/s/resourcegroups/g/workspaces/w/datastores/lake/paths/x}
+      release: {command: "echo r > ${{outputs.o}}", outputs: {o: "${{parent.outputs.released}}"}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("default", "private"), [("azureml:stackhub", "edge"), ("azureml:lake", "cloud"), ("null", "cloud")]
+)
+def test_outputs_lie_in_the_zone_of_their_datastore(project: Project, default: str, private: str) -> None:
+    project.write("edgeml.toml", '[datastores]\nedge = ["stackhub"]\n')
+    project.write("pipeline.yml", ZONES % default)
+    record = project.record("--output-dir", "out")
+    zones = {f"{s['node']}.{name}": o["zone"] for s in record["steps"] for name, o in s["outputs"].items()}
+    assert zones == {"private.o": private, "bound.near": "edge", "bound.far": "cloud", "release.o": "cloud"}
+    out = project.folder / "out"
+    found = {
+        str(path.relative_to(out)) for zone in ("edge", "cloud") for path in (out / zone).rglob("*") if path.is_file()
+    }
+    assert found == {f"{zone}/{name.replace('.', '/')}" for name, zone in zones.items()}
+    assert (out / "outputs/released").resolve() == out / "cloud/release/o"
+    assert (out / "jobs/private/outputs/o").resolve() == out / private / "private/o"
+
+
+def test_nothing_is_an_edge_datastore_unless_the_settings_say_so(project: Project) -> None:
+    project.write("pipeline.yml", ZONES % "azureml:stackhub")
+    zones = {o["zone"] for s in project.record()["steps"] for o in s["outputs"].values()}
+    assert zones == {"cloud"}
+    project.write("edgeml.toml", "[datastores\n")
+    assert "edgeml.toml is not valid TOML" in project.run(check=2).stderr
+
+
+def test_paths_with_spaces_reach_the_shell_whole(tmp_path: Path) -> None:
+    project = Project(tmp_path / "my project (1)")
+    project.write("in put/da ta.csv", "x\n")
+    project.write(
+        "pipeline.yml",
+        """
+        jobs:
+          a:
+            command: cp ${{inputs.i}} ${{outputs.o}}
+            inputs: {i: {type: uri_file, path: "./in put/da ta.csv"}}
+            outputs: {o: {type: uri_file}}
+          b:
+            command: cp ${{inputs.i}} ${{outputs.o}}/y
+            inputs: {i: "${{parent.jobs.a.outputs.o}}"}
+            outputs: {o: {type: uri_folder}}
+        """,
+    )
+    project.run("--output-dir", "o u t")
+    assert (project.folder / "o u t/jobs/b/outputs/o/y").read_text() == "x\n"
+
+
+def test_the_storage_secret_goes_only_where_a_component_asks_for_it(project: Project) -> None:
+    command = "env | cut -d= -f1 > ${{outputs.o}}"
+    project.write(
+        "pipeline.yml", json.dumps({"jobs": {"a": {"command": command, "outputs": {"o": {"type": "uri_file"}}}}})
+    )
+    project.run("--output-dir", "out", EDGEML_STORAGE_ACCOUNT_KEY="hush", OTHER="x")
+    names = (project.folder / "out/jobs/a/outputs/o").read_text().split()
+    assert "EDGEML_STORAGE_ACCOUNT_KEY" not in names
+    assert {"OTHER", "MLFLOW_TRACKING_URI", "AZUREML_RUN_ID", "AZUREML_ROOT_RUN_ID"} <= set(names)
+
+
+def test_steps_run_in_the_interpreter_of_edgeml(project: Project) -> None:
+    project.write(
+        "pipeline.yml",
+        """
+        jobs:
+          a:
+            command: python -c "import sys; print(sys.prefix)" > ${{outputs.o}}
+            outputs: {o: {type: uri_file}}
+        """,
+    )
+    project.run("--output-dir", "out")
+    assert (project.folder / "out/jobs/a/outputs/o").read_text().strip() == sys.prefix
+    assert "there is no such program" in project.run("--python", "./nowhere", check=2).stderr
+
+
+def test_a_log_may_hold_any_bytes_and_a_daemon_does_not_outlive_its_step(project: Project) -> None:
+    project.write(
+        "pipeline.yml",
+        r"""
+        jobs:
+          a:
+            command: |
+              printf '\xff\xfe broken \x00\n'
+              sleep 300 & echo $! > ${{outputs.pid}}
+              exit 4
+            outputs: {pid: {type: uri_file}}
+        """,
+    )
+    began = time.monotonic()
+    done = project.run("--output-dir", "out", check=1)
+    assert time.monotonic() - began < 20
+    assert "broken" in done.stderr
+    pid = int((project.folder / "out/jobs/a/outputs/pid").read_text())
+    _wait_until(lambda: not _alive(pid))
+
+
+def test_an_interruption_ends_every_child_and_the_next_run_goes_on(project: Project) -> None:
+    project.write("release", "")
+    project.write(
+        "pipeline.yml",
+        """
+        jobs:
+          quick: {command: "echo done > ${{outputs.o}}", outputs: {o: {type: uri_file}}}
+          slow:
+            command: echo $$ > $MARK; test -e $GO || sleep 300; cp ${{inputs.i}} ${{outputs.o}}
+            inputs: {i: "${{parent.jobs.quick.outputs.o}}"}
+            outputs: {o: {type: uri_file}}
+        """,
+    )
+    mark = project.folder / "mark"
+    env = {**os.environ, "MARK": str(mark), "GO": str(project.folder / "go")}
+    engine = subprocess.Popen(
+        [*EDGEML, "run", "pipeline.yml", "--output-dir", "out"], cwd=project.folder, env=env, stderr=subprocess.PIPE
+    )
+    _wait_until(lambda: mark.exists() and mark.read_text().strip())
+    busy = project.run("--output-dir", "out", check=2, MARK=env["MARK"], GO=env["GO"])
+    assert "another edgeml runs in" in busy.stderr
+    engine.send_signal(signal.SIGINT)
+    assert engine.wait(20) == 130
+    assert engine.stderr is not None
+    assert "Traceback" not in engine.stderr.read().decode()
+    assert not _alive(int(mark.read_text()))
+    record = json.loads((project.folder / "out/run.json").read_text())
+    assert record["status"] == "interrupted"
+    (project.folder / "go").touch()
+    assert project.statuses("--output-dir", "out", MARK=env["MARK"], GO=env["GO"]) == {
+        "quick": "cached",
+        "slow": "completed",
+    }
+
+
+def test_two_engines_at_once_share_a_cache(chain: Project) -> None:
+    engines = [
+        subprocess.Popen(
+            [*EDGEML, "run", "pipeline.yml", "--output-dir", f"out{i}"], cwd=chain.folder, stderr=subprocess.DEVNULL
+        )
+        for i in range(4)
+    ]
+    assert [engine.wait(60) for engine in engines] == [0] * 4
+    assert {(chain.folder / f"out{i}/outputs/final").read_text() for i in range(4)} == {"ZERO\nONE\n"}
+    assert set(chain.statuses().values()) == {"cached"}
+
+
+@pytest.mark.parametrize("restore_times", [False, True])
+def test_a_cached_output_that_was_edited_is_not_used(chain: Project, restore_times: bool) -> None:
+    chain.run("--output-dir", "out")
+    output = chain.folder / "out/outputs/final"
+    before = output.stat()
+    with output.open("r+") as stream:  # in place: the same inode as the cache's
+        stream.write("EVIL")
+    if restore_times:
+        os.utime(output, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert chain.statuses("--output-dir", "again") == {"first": "cached", "second": "completed", "aside": "cached"}
+    assert (chain.folder / "again/outputs/final").read_text() == "ZERO\nONE\n"
+
+
+def test_a_cache_that_cannot_be_written_costs_only_the_reuse(chain: Project) -> None:
+    (chain.folder / ".edgeml").mkdir()
+    (chain.folder / ".edgeml/cache").write_text("a file where the folder should be")
+    for _ in range(2):
+        assert set(chain.statuses("--output-dir", "out").values()) == {"completed"}
+
+
+def test_a_large_input_with_equal_size_and_restored_mtime_is_seen(project: Project) -> None:
+    data = project.folder / "data.bin"
+    data.write_bytes(b"a" * (2 << 20))
+    past = time.time() - 1000
+    os.utime(data, (past, past))
+    project.write(
+        "pipeline.yml",
+        """
+        jobs:
+          a:
+            command: head -c 1 ${{inputs.i}} > ${{outputs.o}}
+            inputs: {i: {type: uri_file, path: data.bin}}
+            outputs: {o: {type: uri_file}}
+        """,
+    )
+    time.sleep(2.1)  # long enough since the last change for its fingerprint to be remembered
+    project.run()
+    assert json.loads((project.folder / ".edgeml/cache/files.json").read_text()), "the fingerprint is remembered"
+    assert project.statuses() == {"a": "cached"}
+    with data.open("r+b") as stream:
+        stream.write(b"b")
+    os.utime(data, (past, past))
+    assert project.statuses("--output-dir", "out") == {"a": "completed"}
+    assert (project.folder / "out/jobs/a/outputs/o").read_text() == "b"
+
+
+def test_an_output_dir_is_used_again_only_for_a_run(chain: Project) -> None:
+    chain.run("--output-dir", "out")
+    (chain.folder / "out/edge-of-mine").mkdir()
+    chain.run("--output-dir", "out", "--input", "word=two")
+    assert (chain.folder / "out/outputs/final").read_text() == "ZERO\nTWO\n"
+    assert (chain.folder / "out/edge-of-mine").is_dir()
+    assert "is not empty and holds no earlier run" in chain.run("--output-dir", "src", check=2).stderr
+    assert "is a file" in chain.run("--output-dir", "start.txt", check=2).stderr
+
+
+def test_a_dry_run_prints_the_graph_and_runs_nothing(chain: Project) -> None:
+    text = chain.run("--dry-run").stdout
+    assert "second" in text
+    assert "src = first.out" in text
+    graph = json.loads(chain.run("--dry-run", "--json").stdout)
+    assert [step["node"] for step in graph["steps"]] == ["first", "aside", "second"]
+    assert graph["steps"][2]["inputs"] == {"src": {"step": "first", "output": "out"}}
+    assert not (chain.folder / ".edgeml").exists()
+
+
+def test_earlier_runs_are_listed_and_shown(chain: Project) -> None:
+    def runs(*args: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*EDGEML, "runs", *args], cwd=chain.folder, capture_output=True, text=True)
+
+    assert "there is no run yet" in runs("show").stderr
+    assert runs("list").stdout == "no runs yet\n"
+    first = chain.record()
+    (chain.folder / "src/upper.py").write_text("raise SystemExit(5)\n")
+    second = chain.record(check=1)
+    listed = json.loads(runs("list", "--json").stdout)
+    assert {run["run"] for run in listed} == {first["run"], second["run"]}
+    shown = runs("show", second["run"]).stdout
+    assert "exited with code 5" in shown
+    assert json.loads(runs("show", first["run"], "--json").stdout) == first
+    missing = runs("show", "nothing")
+    assert (missing.returncode, "there is no run 'nothing'" in missing.stderr) == (2, True)
+
+
+def test_the_record_names_the_commit(chain: Project) -> None:
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "init.defaultBranch=main"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *command], cwd=chain.folder, check=True)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=chain.folder, capture_output=True, text=True).stdout.strip()
+    assert chain.record()["git"] == {"commit": head, "dirty": False}
+    chain.write("start.txt", "changed\n")
+    changed = chain.record()
+    assert changed["git"] == {"commit": head, "dirty": True}
+    assert changed["pipeline_digest"].startswith("sha256:")
+
+
+def test_running_imports_nothing_heavy(chain: Project) -> None:
+    script = (
+        "import sys; from edgeml.cli import main; code = main(['run', 'pipeline.yml']); "
+        "heavy = {'azure', 'pandas', 'polars', 'mlflow', 'numpy', 'pydantic', 'asyncio', 'logging', 'inspect'}; "
+        "sys.exit(f'imported {heavy & set(sys.modules)}' if heavy & set(sys.modules) else code)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=chain.folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_bad_arguments_are_one_sentence(chain: Project) -> None:
+    assert "--input word: write it as NAME=VALUE" in chain.run("--input", "word", check=2).stderr
+    assert "there is no input 'wrod'" in chain.run("--input", "wrod=1", check=2).stderr
+    assert "--jobs -1" in chain.run("--jobs", "-1", check=2).stderr
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def _wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
