@@ -70,12 +70,15 @@ def main(argv: list[str] | None = None) -> int:
 def parser_of(verb: str, command: ModuleType) -> argparse.ArgumentParser:
     """The argument parser of one verb, its help ending in examples."""
     import argparse
+    from functools import partial
 
+    # Given no width, argparse asks for the terminal's at each argument, by an import that costs milliseconds.
+    width = os.get_terminal_size().columns if sys.stdout.isatty() else 120
     parser = argparse.ArgumentParser(
         prog=f"edgeml {verb}",
         description=command.HELP,
         epilog="examples:\n" + "\n".join(f"  {line}" for line in command.EXAMPLES),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=partial(argparse.RawDescriptionHelpFormatter, width=min(width, 120)),
         allow_abbrev=False,
     )
     command.add_arguments(parser)

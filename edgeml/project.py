@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeml.errors import EdgemlError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SETTINGS_FILE = "edgeml.toml"
 STATE_FOLDER = ".edgeml"
@@ -13,15 +16,9 @@ STATE_FOLDER = ".edgeml"
 
 def root() -> Path:
     """The nearest folder at or above the working directory that holds `edgeml.toml`, else the working directory."""
-    here = os.getcwd()
-    folder = here
-    while True:
-        if os.path.isfile(os.path.join(folder, SETTINGS_FILE)):
-            return Path(folder)
-        parent = os.path.dirname(folder)
-        if parent == folder:
-            return Path(here)
-        folder = parent
+    from pathlib import Path
+
+    return Path(_root())
 
 
 def state() -> Path:
@@ -29,20 +26,36 @@ def state() -> Path:
     return root() / STATE_FOLDER
 
 
+def state_folder() -> str:
+    """The path of `state()`, for callers that must not pay for the import of pathlib."""
+    return os.path.join(_root(), STATE_FOLDER)
+
+
 def edge_datastores() -> frozenset[str]:
     """Names of the datastores that lie on Azure Stack Hub; every other datastore counts as cloud.
 
     Read without the settings' validation, because `edgeml run` must not import what that needs.
     """
-    file = root() / SETTINGS_FILE
-    if not file.is_file():
+    file = os.path.join(_root(), SETTINGS_FILE)
+    if not os.path.isfile(file):
         return frozenset()
     import tomllib
 
     try:
-        names = tomllib.loads(file.read_text("utf-8")).get("datastores", {}).get("edge", [])
+        with open(file, "rb") as stream:
+            names = tomllib.load(stream).get("datastores", {}).get("edge", [])
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, AttributeError) as error:
         raise EdgemlError(f"{file} is not valid TOML ({error}); mend it or restore it with git") from None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise EdgemlError(f'{file}: datastores.edge must be a list of names, for example ["stackhub"]')
     return frozenset(names)
+
+
+def _root() -> str:
+    here = folder = os.getcwd()
+    while not os.path.isfile(os.path.join(folder, SETTINGS_FILE)):
+        parent = os.path.dirname(folder)
+        if parent == folder:
+            return here
+        folder = parent
+    return folder

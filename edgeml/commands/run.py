@@ -81,8 +81,12 @@ def run(graph: Graph, *, output_dir: str = "", force: bool = False, jobs: int = 
 
             stack.enter_context(storage.session())
             provided["storage"] = storage.step_environment()
+        if _uses_mlflow(graph):
+            from edgeml import registry
+
+            registry.prepare()
         options = Options(
-            state=str(project.state()),
+            state=project.state_folder(),
             output_dir=output_dir,
             force=force,
             jobs=jobs,
@@ -93,6 +97,26 @@ def run(graph: Graph, *, output_dir: str = "", force: bool = False, jobs: int = 
         width = max(map(len, graph.steps))
         with Progress(len(graph.steps), width) as progress:
             return run_graph(graph, options, progress)
+
+
+def _uses_mlflow(graph: Graph) -> bool:
+    """Whether some component's Python files speak of MLflow: its store must be there before two steps race for it.
+
+    Asked only where edgeml has MLflow itself; elsewhere the steps make their own store.
+    """
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        return False
+    folders = {step.component.code for step in graph.steps.values() if os.path.isdir(step.component.code)}
+    for folder in folders:
+        for name in os.listdir(folder):
+            path = os.path.join(folder, name)
+            if name.endswith(".py") and os.path.isfile(path):
+                with open(path, "rb") as stream:
+                    if b"mlflow" in stream.read():
+                        from importlib.util import find_spec
+
+                        return find_spec("mlflow") is not None
+    return False
 
 
 def _pairs(given: list[str], flag: str) -> dict[str, str]:
@@ -134,9 +158,20 @@ def _print_graph(graph: Graph, *, as_json: bool) -> None:
 
 
 def _print_result(result: Result) -> None:
+    explain_failures(result)
+    where = os.path.relpath(result.path)
+    count = {status: sum(s["status"] == status for s in result.record["steps"]) for status in _ORDER}
+    told = ", ".join(f"{number} {status}" for status, number in count.items() if number)
+    print(f"{result.status} in {result.record['seconds']:.2f} s: {told}")
+    print(f"run  {where}")
+    for name in result.record["outputs"]:
+        print(f"output  {name}: {os.path.join(where, 'outputs', name)}")
+
+
+def explain_failures(result: Result) -> None:
+    """Print, for each step that failed, the cause, the last lines of its log and where to look."""
     from edgeml.engine.step import tail
 
-    where = os.path.relpath(result.path)
     for name, outcome in result.failures.items():
         print(f"\nedgeml: step '{name}' {outcome.message}", file=sys.stderr)
         log = os.path.join(result.path, "jobs", name, "log.txt")
@@ -146,12 +181,6 @@ def _print_result(result: Result) -> None:
         work = os.path.join(result.path, "jobs", name, "work")
         if os.path.isdir(work):
             print(f"  folder  {os.path.relpath(work)}", file=sys.stderr)
-    count = {status: sum(s["status"] == status for s in result.record["steps"]) for status in _ORDER}
-    told = ", ".join(f"{number} {status}" for status, number in count.items() if number)
-    print(f"{result.status} in {result.record['seconds']:.2f} s: {told}")
-    print(f"run  {where}")
-    for name in result.record["outputs"]:
-        print(f"output  {name}: {os.path.join(where, 'outputs', name)}")
 
 
 _ORDER = ("completed", "cached", "failed", "skipped", "cancelled")

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     from edgeml.engine import runs
 
-    state = str(project.state())
+    state = project.state_folder()
     if args.action == "show":
         run = runs.find(state, args.run)
         print(json.dumps(run.record, indent=2)) if args.json else _show(run.path, run.record)

@@ -6,13 +6,14 @@ import contextlib
 import os
 import queue
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from edgeml.engine import files, folder, git, step
+from edgeml.engine import files, folder, git, isolate, step
 from edgeml.engine.alias import Aliases
 from edgeml.engine.cache import Cache
 from edgeml.engine.fingerprint import Fingerprints, digest
@@ -38,7 +39,6 @@ class Options(NamedTuple):
     python: str = ""
     edge_datastores: frozenset[str] = frozenset()
     provided: Mapping[str, Mapping[str, str]] = {}
-    experiment: str = ""
 
 
 class Outcome:
@@ -89,7 +89,8 @@ class _Run:
         cache_folder = os.path.join(options.state, "cache")
         self.fingerprints = Fingerprints(os.path.join(cache_folder, "files.json"))
         self.cache = Cache(cache_folder, self.fingerprints)
-        self.interpreter = step.interpreter_identity(options.python)
+        self.python = options.python or sys.executable
+        self.interpreter = step.interpreter_identity(self.python)
         self.zones = _zones(graph, options.edge_datastores)
         self.snapshots: dict[tuple[str, tuple[str, ...]], Snapshot] = {}
         self.aliases = Aliases()
@@ -231,12 +232,21 @@ class _Run:
             with contextlib.suppress(OSError):
                 self.cache.store(outcome.key, outputs, outcome.fingerprints, seconds)
         files.remove(work)
+        files.remove(os.path.join(os.path.dirname(work), "environment"))
         outcome.status = COMPLETED
 
     def _execute(self, wanted: Step, outputs: dict[str, str], work: str) -> int:
         command = step.command_of(wanted, outputs, self.sources)
         environment = self.base_environment | self._provided(wanted) | step.variables_of(wanted, outputs, self.sources)
         environment["AZUREML_RUN_ID"] = f"{self.folder.name}.{wanted.name}"
+        if isolate.is_needed(command):
+            try:
+                own = isolate.make(os.path.join(os.path.dirname(work), "environment"), self.python)
+            except subprocess.CalledProcessError as error:
+                raise step.StepFailed(
+                    f"installs packages, and {self.python} could not make it a place: {error}"
+                ) from None
+            environment["PATH"] = own + os.pathsep + environment["PATH"]
         with self.lock:
             if self.stopping:
                 raise step.StepFailed("was not started")
@@ -268,10 +278,9 @@ class _Run:
     def _base_environment(self) -> dict[str, str]:
         """The ambient environment less the storage secrets, with the interpreter's own commands first on the path."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD)}
-        python = self.options.python or sys.executable
-        environment["PATH"] = os.path.dirname(python) + os.pathsep + environment.get("PATH", os.defpath)
+        environment["PATH"] = os.path.dirname(self.python) + os.pathsep + environment.get("PATH", os.defpath)
         environment.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{os.path.join(self.options.state, 'mlflow.db')}")
-        environment.setdefault("MLFLOW_EXPERIMENT_NAME", self.options.experiment or self.graph.name)
+        environment.setdefault("MLFLOW_EXPERIMENT_NAME", self.graph.experiment or self.graph.name)
         return environment | {
             "PYTHONUNBUFFERED": "1",  # a log that can be followed, and is whole when a step is killed
             "MLFLOW_DISABLE_TELEMETRY": "true",

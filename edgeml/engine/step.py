@@ -203,9 +203,8 @@ def tail(log: str) -> list[str]:
         return []
 
 
-def interpreter_identity(python: str = "") -> str:
+def interpreter_identity(python: str) -> str:
     """What identifies the Python that steps run in: its version and the distributions installed beside it."""
-    python = python or sys.executable
     prefix = os.path.dirname(os.path.dirname(python)) if python != sys.executable else sys.prefix
     installed: list[str] = []
     for library in sorted(_names(os.path.join(prefix, "lib"))):

@@ -69,6 +69,7 @@ class Graph(NamedTuple):
     """A pipeline ready to run: `steps` in an order in which each comes after all that it needs."""
 
     name: str
+    experiment: str
     file: str
     steps: dict[str, Step]
     inputs: dict[str, Value]
@@ -137,6 +138,7 @@ def describe(graph: Graph) -> dict[str, Any]:
     """The graph as plain data: what `edgeml run --dry-run --json` prints."""
     return {
         "name": graph.name,
+        "experiment": graph.experiment,
         "pipeline": graph.file,
         "default_datastore": graph.default_datastore,
         "continue_on_step_failure": graph.continue_on_failure,

@@ -70,6 +70,7 @@ class _Resolver:
         outputs = load.section(document, "outputs")
         return Graph(
             name=load.text(document, "display_name") or load.text(document, "name") or _stem(path),
+            experiment=load.text(document, "experiment_name"),
             file=path,
             steps={name: self.steps[name] for name in names},
             inputs={name: value for name, value in root.inputs.items() if value is not None},

@@ -8,94 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from textwrap import dedent
 
 import pytest
 
-EDGEML = [sys.executable, "-m", "edgeml"]
-
-
-class Project:
-    """A folder with YAML and scripts in it, and the command run there."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def write(self, name: str, content: str) -> Path:
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(dedent(content))
-        return path
-
-    def run(self, *args: str, check: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [*EDGEML, "run", "pipeline.yml", *args],
-            cwd=self.folder,
-            env={**os.environ, **env},
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=60,
-        )
-        if check is not None:
-            assert done.returncode == check, done.stdout + done.stderr
-        assert "Traceback" not in done.stderr.replace("  | Traceback", "")
-        return done
-
-    def record(self, *args: str, check: int = 0, **env: str) -> dict:
-        return json.loads(self.run("--json", *args, check=check, **env).stdout)
-
-    def statuses(self, *args: str, check: int = 0, **env: str) -> dict[str, str]:
-        return {step["node"]: step["status"] for step in self.record(*args, check=check, **env)["steps"]}
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project(tmp_path)
-
-
-CHAIN = """
-    inputs:
-      start: {type: uri_file, path: ./start.txt}
-      word: one
-    outputs:
-      final: {type: uri_file}
-    jobs:
-      first:
-        command: cat ${{inputs.start}} > ${{outputs.out}} && echo ${{inputs.word}} >> ${{outputs.out}}
-        inputs: {start: "${{parent.inputs.start}}", word: "${{parent.inputs.word}}"}
-        outputs: {out: {type: uri_file}}
-      second:
-        component: ./second.yml
-        inputs: {src: "${{parent.jobs.first.outputs.out}}"}
-        outputs: {dst: "${{parent.outputs.final}}"}
-      aside:
-        command: echo aside > ${{outputs.o}}/x
-        outputs: {o: {type: uri_folder}}
-"""
-
-
-@pytest.fixture
-def chain(project: Project) -> Project:
-    project.write("pipeline.yml", CHAIN)
-    project.write("start.txt", "zero\n")
-    project.write(
-        "second.yml",
-        """
-        name: second
-        inputs: {src: {type: uri_file}}
-        outputs: {dst: {type: uri_file}}
-        code: ./src
-        command: python upper.py ${{inputs.src}} ${{outputs.dst}}
-        """,
-    )
-    project.write(
-        "src/upper.py",
-        "import sys\nfrom pathlib import Path\nPath(sys.argv[2]).write_text(Path(sys.argv[1]).read_text().upper())\n",
-    )
-    return project
+from tests.engine.project import EDGEML, Project, alive, wait_until
 
 
 def test_a_run_leaves_outputs_logs_and_a_record(chain: Project) -> None:
@@ -112,87 +29,6 @@ def test_a_run_leaves_outputs_logs_and_a_record(chain: Project) -> None:
     assert (second["needs"], second["exit_code"]) == (["first"], 0)
     assert (out / record["outputs"]["final"]["path"]).read_text() == "ZERO\nONE\n"
     assert not (out / "jobs/second/work").exists(), "the snapshot of a step that went well is of no more use"
-
-
-def test_only_what_changed_runs_again(chain: Project) -> None:
-    done, cached = "completed", "cached"
-    assert chain.statuses() == {"first": done, "second": done, "aside": done}
-    assert chain.statuses("--output-dir", "again") == {"first": cached, "second": cached, "aside": cached}
-    assert (chain.folder / "again/outputs/final").read_text() == "ZERO\nONE\n"
-    assert chain.statuses("--input", "word=two") == {"first": done, "second": done, "aside": cached}
-    chain.write("start.txt", "null\n")
-    assert chain.statuses() == {"first": done, "second": done, "aside": cached}
-    with (chain.folder / "src/upper.py").open("a") as script:
-        script.write("# a comment\n")
-    assert chain.statuses() == {"first": cached, "second": done, "aside": cached}
-    chain.write("start.txt", "zero\n")
-    assert chain.statuses()["first"] == cached, "what was made before is found again"
-    assert set(chain.statuses("--force").values()) == {done}
-
-
-def test_an_unchanged_result_stops_the_change(project: Project) -> None:
-    project.write(
-        "pipeline.yml",
-        """
-        inputs: {n: 1}
-        jobs:
-          parity:
-            command: echo $((${{inputs.n}} % 2)) > ${{outputs.o}}
-            inputs: {n: "${{parent.inputs.n}}"}
-            outputs: {o: {type: uri_file}}
-          after:
-            command: cp ${{inputs.i}} ${{outputs.o}}
-            inputs: {i: "${{parent.jobs.parity.outputs.o}}"}
-            outputs: {o: {type: uri_file}}
-        """,
-    )
-    project.run()
-    assert project.statuses("--input", "n=3") == {"parity": "completed", "after": "cached"}
-    assert project.statuses("--input", "n=4") == {"parity": "completed", "after": "completed"}
-
-
-def test_other_variables_environments_and_literals_are_other_steps(project: Project) -> None:
-    project.write("conda.yml", "dependencies: [python=3.11]\n")
-    content = """
-        jobs:
-          a: {component: ./c.yml, inputs: {n: 1}}
-          b: {component: ./c.yml, inputs: {n: 2}}
-    """
-    component = """
-        inputs: {n: {type: integer}}
-        outputs: {o: {type: uri_file}}
-        environment: {image: some/image, conda_file: ./conda.yml}
-        environment_variables: {WORD: hi}
-        command: echo ${{inputs.n}} $WORD > ${{outputs.o}}
-    """
-    project.write("pipeline.yml", content)
-    project.write("c.yml", component)
-    record = project.record("--output-dir", "out")
-    assert {step["status"] for step in record["steps"]} == {"completed"}
-    assert (project.folder / "out/jobs/a/outputs/o").read_text() == "1 hi\n"
-    assert (project.folder / "out/jobs/b/outputs/o").read_text() == "2 hi\n"
-    assert set(project.statuses().values()) == {"cached"}
-    project.write("c.yml", component.replace("WORD: hi", "WORD: ho"))
-    assert set(project.statuses().values()) == {"completed"}
-    project.write("conda.yml", "dependencies: [python=3.12]\n")
-    assert set(project.statuses().values()) == {"completed"}
-
-
-def test_a_step_that_is_not_deterministic_always_runs(project: Project) -> None:
-    project.write(
-        "pipeline.yml",
-        """
-        jobs:
-          a:
-            component: {command: "date +%N > ${{outputs.o}}", outputs: {o: {type: uri_file}}, is_deterministic: false}
-          b:
-            command: cp ${{inputs.i}} ${{outputs.o}}
-            inputs: {i: "${{parent.jobs.a.outputs.o}}"}
-            outputs: {o: {type: uri_file}}
-        """,
-    )
-    project.run()
-    assert project.statuses() == {"a": "completed", "b": "completed"}
 
 
 @pytest.mark.parametrize(
@@ -410,6 +246,32 @@ def test_steps_run_in_the_interpreter_of_edgeml(project: Project) -> None:
     assert "there is no such program" in project.run("--python", "./nowhere", check=2).stderr
 
 
+def test_a_command_that_installs_packages_does_not_change_our_environment(project: Project) -> None:
+    project.write(
+        "package/pyproject.toml", '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
+    )
+    with (project.folder / "package/pyproject.toml").open("a") as stream:
+        stream.write('[project]\nname = "passing-guest"\nversion = "1"\n')
+    project.write("package/passing_guest.py", "import yaml\nWORD = 'hello'\n")
+    project.write(
+        "pipeline.yml",
+        """
+        jobs:
+          a:
+            code: package
+            command: >-
+              pip install --quiet --no-index --no-build-isolation --no-deps . &&
+              cd / && python -c "import passing_guest as guest; print(guest.WORD, guest.__file__)" > ${{outputs.o}}
+            outputs: {o: {type: uri_file}}
+        """,
+    )
+    project.run("--output-dir", "out")
+    word, where = (project.folder / "out/jobs/a/outputs/o").read_text().split()
+    assert (word, where.startswith(str(project.folder))) == ("hello", True)
+    assert subprocess.run([sys.executable, "-c", "import passing_guest"], capture_output=True).returncode == 1
+    assert not (project.folder / "out/jobs/a/environment").exists()
+
+
 def test_a_log_may_hold_any_bytes_and_a_daemon_does_not_outlive_its_step(project: Project) -> None:
     project.write(
         "pipeline.yml",
@@ -428,7 +290,7 @@ def test_a_log_may_hold_any_bytes_and_a_daemon_does_not_outlive_its_step(project
     assert time.monotonic() - began < 20
     assert "broken" in done.stderr
     pid = int((project.folder / "out/jobs/a/outputs/pid").read_text())
-    _wait_until(lambda: not _alive(pid))
+    wait_until(lambda: not alive(pid))
 
 
 def test_an_interruption_ends_every_child_and_the_next_run_goes_on(project: Project) -> None:
@@ -449,14 +311,14 @@ def test_an_interruption_ends_every_child_and_the_next_run_goes_on(project: Proj
     engine = subprocess.Popen(
         [*EDGEML, "run", "pipeline.yml", "--output-dir", "out"], cwd=project.folder, env=env, stderr=subprocess.PIPE
     )
-    _wait_until(lambda: mark.exists() and mark.read_text().strip())
+    wait_until(lambda: mark.exists() and mark.read_text().strip())
     busy = project.run("--output-dir", "out", check=2, MARK=env["MARK"], GO=env["GO"])
     assert "another edgeml runs in" in busy.stderr
     engine.send_signal(signal.SIGINT)
     assert engine.wait(20) == 130
     assert engine.stderr is not None
     assert "Traceback" not in engine.stderr.read().decode()
-    assert not _alive(int(mark.read_text()))
+    assert not alive(int(mark.read_text()))
     record = json.loads((project.folder / "out/run.json").read_text())
     assert record["status"] == "interrupted"
     (project.folder / "go").touch()
@@ -464,64 +326,6 @@ def test_an_interruption_ends_every_child_and_the_next_run_goes_on(project: Proj
         "quick": "cached",
         "slow": "completed",
     }
-
-
-def test_two_engines_at_once_share_a_cache(chain: Project) -> None:
-    engines = [
-        subprocess.Popen(
-            [*EDGEML, "run", "pipeline.yml", "--output-dir", f"out{i}"], cwd=chain.folder, stderr=subprocess.DEVNULL
-        )
-        for i in range(4)
-    ]
-    assert [engine.wait(60) for engine in engines] == [0] * 4
-    assert {(chain.folder / f"out{i}/outputs/final").read_text() for i in range(4)} == {"ZERO\nONE\n"}
-    assert set(chain.statuses().values()) == {"cached"}
-
-
-@pytest.mark.parametrize("restore_times", [False, True])
-def test_a_cached_output_that_was_edited_is_not_used(chain: Project, restore_times: bool) -> None:
-    chain.run("--output-dir", "out")
-    output = chain.folder / "out/outputs/final"
-    before = output.stat()
-    with output.open("r+") as stream:  # in place: the same inode as the cache's
-        stream.write("EVIL")
-    if restore_times:
-        os.utime(output, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert chain.statuses("--output-dir", "again") == {"first": "cached", "second": "completed", "aside": "cached"}
-    assert (chain.folder / "again/outputs/final").read_text() == "ZERO\nONE\n"
-
-
-def test_a_cache_that_cannot_be_written_costs_only_the_reuse(chain: Project) -> None:
-    (chain.folder / ".edgeml").mkdir()
-    (chain.folder / ".edgeml/cache").write_text("a file where the folder should be")
-    for _ in range(2):
-        assert set(chain.statuses("--output-dir", "out").values()) == {"completed"}
-
-
-def test_a_large_input_with_equal_size_and_restored_mtime_is_seen(project: Project) -> None:
-    data = project.folder / "data.bin"
-    data.write_bytes(b"a" * (2 << 20))
-    past = time.time() - 1000
-    os.utime(data, (past, past))
-    project.write(
-        "pipeline.yml",
-        """
-        jobs:
-          a:
-            command: head -c 1 ${{inputs.i}} > ${{outputs.o}}
-            inputs: {i: {type: uri_file, path: data.bin}}
-            outputs: {o: {type: uri_file}}
-        """,
-    )
-    time.sleep(2.1)  # long enough since the last change for its fingerprint to be remembered
-    project.run()
-    assert json.loads((project.folder / ".edgeml/cache/files.json").read_text()), "the fingerprint is remembered"
-    assert project.statuses() == {"a": "cached"}
-    with data.open("r+b") as stream:
-        stream.write(b"b")
-    os.utime(data, (past, past))
-    assert project.statuses("--output-dir", "out") == {"a": "completed"}
-    assert (project.folder / "out/jobs/a/outputs/o").read_text() == "b"
 
 
 def test_an_output_dir_is_used_again_only_for_a_run(chain: Project) -> None:
@@ -588,19 +392,3 @@ def test_bad_arguments_are_one_sentence(chain: Project) -> None:
     assert "--input word: write it as NAME=VALUE" in chain.run("--input", "word", check=2).stderr
     assert "there is no input 'wrod'" in chain.run("--input", "wrod=1", check=2).stderr
     assert "--jobs -1" in chain.run("--jobs", "-1", check=2).stderr
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    stat = Path(f"/proc/{pid}/stat")
-    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
-
-
-def _wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)

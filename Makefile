@@ -1,0 +1,73 @@
+# Every target installs what it needs and can be interrupted and called again.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+COMPILE := $(BIN)/uv pip compile pyproject.toml --group build --universal --python-version 3.11 \
+	--generate-hashes --no-header --no-annotate --quiet
+
+.PHONY: help setup demo test lint format lock bench bench-run bench-ingest bench-demo clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.runtime ## create .venv with the locked packages
+
+demo: $(VENV)/.runtime ## the whole loop on this machine: private rows in, registered model out
+	@$(BIN)/edgeml demo
+
+test: $(VENV)/.dev ## all tests; installs Node, Chromium and the rest where they are missing
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev ## style, types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(VENV)/.dev ## rewrite the sources in the project's style
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
+
+lock: $(VENV)/.dev ## compile the locks anew from pyproject.toml
+	@$(COMPILE) --extra dev -o requirements/dev.lock
+	@$(COMPILE) --extra all -c requirements/dev.lock -o requirements/runtime.lock
+	@$(BIN)/uv pip compile pyproject.toml --extra train --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --quiet -c requirements/dev.lock -o environments/training/requirements.lock
+
+bench: bench-run bench-ingest bench-demo ## all benchmarks (slow)
+
+bench-run: $(VENV)/.dev ## edgeml run against bare processes
+	@$(BIN)/python benchmarks/run.py
+
+bench-ingest: $(VENV)/.dev ## ingest against a bare download
+	@$(BIN)/python benchmarks/ingest.py
+
+bench-demo: $(VENV)/.dev ## where the seconds of `make demo` go
+	@$(BIN)/python benchmarks/demo.py
+
+clean: ## remove .venv and .edgeml, with the embedded storage and all runs in it
+	@test ! -x $(BIN)/edgeml || $(BIN)/edgeml storage stop
+	@rm -rf $(VENV) .edgeml
+
+$(VENV)/.installer: requirements/installer.lock
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "edgeml needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import ensurepip, venv' || { echo "edgeml: this Python cannot make virtual environments; install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@echo "installing the locked packages into $(VENV) (once, about 900 MB)" >&2
+	@# uv is five times faster; where it cannot be had, pip does the same work below.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $< 2>/dev/null || true
+	@touch $@
+
+$(VENV)/.runtime: $(VENV)/.installer requirements/runtime.lock pyproject.toml
+	@$(call install,requirements/runtime.lock)
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements/dev.lock
+	@$(call install,requirements/dev.lock)
+	@touch $@
+
+define install
+{ $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r $(1) 2>/dev/null \
+	|| $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(1); } \
+&& $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e . \
+|| { echo "edgeml: the locked packages could not be installed, see above; check network and disk and call make again" >&2; exit 1; }
+endef

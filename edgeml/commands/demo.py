@@ -1,0 +1,55 @@
+"""`edgeml demo`: the whole loop on this machine, what `make demo` calls."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+    from edgeml.demo import Demo
+
+HELP = (
+    "The whole loop on this machine: private rows lie in a container, one pipeline trains on them, the model that may\n"
+    "leave is judged, registered and shown. What did not change since the last time is not done again."
+)
+EXAMPLES = ["edgeml demo", "edgeml demo --json | jq .seconds"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print metrics, model, report and seconds by stage as JSON")
+
+
+def execute(args: argparse.Namespace) -> int:
+    from edgeml import demo
+
+    done = demo.loop(lambda line: print(line, file=sys.stderr))
+    print(json.dumps(done._asdict(), indent=2) if args.json else summary(done))
+    return 0
+
+
+def summary(done: Demo) -> str:
+    """What a person wants to know at the end, and what to do next."""
+    lines = ["", "metrics on the test part, with 95 % intervals"]
+    lines += [
+        f"  {name.replace('_', ' '):<18} {metric['value']:.3f}  [{metric['low']:.3f}, {metric['high']:.3f}]"
+        for name, metric in done.metrics.items()
+    ]
+    state = "registered just now" if done.created else "the same model as before"
+    took = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in done.seconds.items())
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"model   {done.model}  ({state})",
+            f"report  {os.path.relpath(done.report)}",
+            f"run     {os.path.relpath(done.run)}",
+            f"took    {sum(done.seconds.values()):.1f} s: {took}",
+            "",
+            "next    open the report, then edit components/train_model/train_model.py and run `make demo` again:",
+            "        only what changed runs. docs/your-own-data.md: your rows and your model in three edits.",
+        ]
+    )

@@ -1,0 +1,118 @@
+"""The whole loop on one machine: private rows in a container, a pipeline over them, a registered model, a report."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from edgeml import project
+from edgeml.errors import EdgemlError
+
+PIPELINE = "pipelines/train.yml"
+PREFIX = "patients/"
+
+
+class Demo(NamedTuple):
+    """What the loop left behind: seconds by stage, the run's record and folder, the model, the report's page."""
+
+    seconds: dict[str, float]
+    record: dict[str, Any]
+    run: str
+    model: str
+    created: bool
+    metrics: dict[str, dict[str, float]]
+    report: str
+
+
+def loop(say: Callable[[str], None]) -> Demo:
+    """Storage, sample rows, training, registration and report, each only as far as something changed.
+
+    `say` hears one line a stage. Raises EdgemlError, exit code 1, where a step failed.
+    """
+    from edgeml import registry, storage
+    from edgeml.pipeline import resolve
+
+    os.chdir(project.root())
+    if not os.path.isfile(PIPELINE):
+        raise EdgemlError(f"there is no {PIPELINE} here; call `edgeml demo` inside the repository")
+    seconds: dict[str, float] = {}
+    with _tracking_store(), _timed(seconds, "storage"), storage.session() as environment:
+        say("private storage is up at " + environment["EDGEML_STORAGE_ACCOUNT_URL"])
+        with _timed(seconds, "data"):
+            say(_push_sample(environment))
+        with _timed(seconds, "run"):
+            from edgeml.commands.run import explain_failures, run
+
+            say(f"running {PIPELINE}")
+            result = run(resolve(PIPELINE, _champion()))
+        if result.status != "completed":
+            explain_failures(result)
+            raise EdgemlError("the pipeline failed, see above; mend the step and run `make demo` again", 1)
+    seconds["storage"] -= seconds["data"] + seconds["run"]
+    with _timed(seconds, "register"):
+        version, created = registry.register(result.path)
+    with _timed(seconds, "report"):
+        from edgeml import report
+
+        page = report.write(result.path)
+    release = os.path.join(result.path, "outputs", "release")
+    return Demo(seconds, result.record, result.path, str(version), created, _metrics(release), str(page))
+
+
+def _push_sample(environment: dict[str, str]) -> str:
+    from edgeml import settings
+    from edgeml.storage import blob_client, sample, transfer
+
+    folder = project.state() / "sample"
+    if not folder.is_dir():
+        unfinished = folder.with_name("sample.unfinished")
+        sample.write(unfinished)
+        unfinished.rename(folder)
+    container = settings.load().storage.container
+    with blob_client.container(container, environment) as client:
+        done = transfer.push(client, transfer.sources([folder], PREFIX))
+    return f"sample rows lie in {container}/{PREFIX}: {len(done.moved)} blobs pushed, {len(done.skipped)} there already"
+
+
+def _champion() -> dict[str, str]:
+    """The pipeline's input for the champion, where the registry names one."""
+    from edgeml import registry, settings
+
+    name = settings.load().registry.model
+    for version in registry.versions(name):
+        if registry.CHAMPION in version.aliases:
+            return {"champion": registry.path(version)}
+    return {}
+
+
+def _metrics(release: str) -> dict[str, dict[str, float]]:
+    import json
+
+    with open(os.path.join(release, "metrics.json"), encoding="utf-8") as stream:
+        metrics: dict[str, dict[str, float]] = json.load(stream)["metrics"]
+    return metrics
+
+
+@contextmanager
+def _tracking_store() -> Iterator[None]:
+    """Make MLflow's store beside the other work: its migrations take seconds, once."""
+    command = [sys.executable, "-c", "from edgeml import registry; registry.prepare()"]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.wait()
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - began
