@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 SETTINGS_FILE = "edgeml.toml"
 STATE_FOLDER = ".edgeml"
+EDGE_VARIABLE = "EDGEML_DATASTORES_EDGE"
 
 
 def root() -> Path:
@@ -36,19 +37,34 @@ def edge_datastores() -> frozenset[str]:
 
     Read without the settings' validation, because `edgeml run` must not import what that needs.
     """
+    given = os.environ.get(EDGE_VARIABLE)
+    names = _from_file() if given is None else _from_json(given)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        where = SETTINGS_FILE if given is None else EDGE_VARIABLE
+        raise EdgemlError(f'{where}: datastores.edge must be a list of names, for example ["stackhub"]')
+    return frozenset(names)
+
+
+def _from_file() -> object:
     file = os.path.join(_root(), SETTINGS_FILE)
     if not os.path.isfile(file):
-        return frozenset()
+        return []
     import tomllib
 
     try:
         with open(file, "rb") as stream:
-            names = tomllib.load(stream).get("datastores", {}).get("edge", [])
+            return tomllib.load(stream).get("datastores", {}).get("edge", [])
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, AttributeError) as error:
         raise EdgemlError(f"{file} is not valid TOML ({error}); mend it or restore it with git") from None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise EdgemlError(f'{file}: datastores.edge must be a list of names, for example ["stackhub"]')
-    return frozenset(names)
+
+
+def _from_json(text: str) -> object:
+    import json
+
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def _root() -> str:

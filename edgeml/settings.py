@@ -25,12 +25,13 @@ class Section(BaseModel):
 class Storage(Section):
     """Where the private rows lie."""
 
-    account_url: str = Field("", description="blob endpoint of the storage account; empty: the embedded server")
-    account_name: str = Field("", description="account name; empty: the first label of account_url's host")
-    container: str = Field("private", description="container of the private rows")
-    ca_bundle: str = Field("", description="PEM file of the authority that signed the endpoint's certificate")
-    account_key: SecretStr | None = Field(None, description="environment only: shared key")
-    sas_token: SecretStr | None = Field(None, description="environment only: shared access signature")
+    account_url: str = Field(default="", description="blob endpoint of the storage account; empty: the embedded server")
+    account_name: str = Field(default="", description="account name; empty: the first label of account_url's host")
+    container: str = Field(default="private", description="container of the private rows")
+    ca_bundle: str = Field(default="", description="PEM file of the authority that signed the endpoint's certificate")
+    port: int = Field(default=0, ge=0, le=65535, description="port of the embedded server; 0: a free one, then remembered")
+    account_key: SecretStr | None = Field(default=None, description="environment only: shared key")
+    sas_token: SecretStr | None = Field(default=None, description="environment only: shared access signature")
 
 
 class Datastores(Section):
@@ -42,9 +43,9 @@ class Datastores(Section):
 class Registry(Section):
     """Experiments and models."""
 
-    tracking_uri: str = Field("", description="MLflow tracking store; empty: SQLite under .edgeml/")
-    experiment: str = Field("edgeml", description="experiment that runs are logged to")
-    model: str = Field("model", description="name under which `edgeml register` registers")
+    tracking_uri: str = Field(default="", description="MLflow tracking store; empty: SQLite under .edgeml/")
+    experiment: str = Field(default="edgeml", description="experiment that runs are logged to")
+    model: str = Field(default="model", description="name under which `edgeml register` registers")
 
 
 class Settings(BaseSettings):

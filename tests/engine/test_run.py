@@ -195,6 +195,9 @@ def test_nothing_is_an_edge_datastore_unless_the_settings_say_so(project: Projec
     project.write("pipeline.yml", ZONES % "azureml:stackhub")
     zones = {o["zone"] for s in project.record()["steps"] for o in s["outputs"].values()}
     assert zones == {"cloud"}
+    record = project.record(EDGEML_DATASTORES_EDGE='["stackhub", "lake"]')
+    assert {o["zone"] for s in record["steps"] for o in s["outputs"].values()} == {"edge"}
+    assert "must be a list of names" in project.run(check=2, EDGEML_DATASTORES_EDGE="stackhub").stderr
     project.write("edgeml.toml", "[datastores\n")
     assert "edgeml.toml is not valid TOML" in project.run(check=2).stderr
 

@@ -1,0 +1,178 @@
+"""The canonical form of an ONNX model: the same numbers and operators, none of its free text and names."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import onnx
+from onnx import numpy_helper
+from strict_json import OPAQUE_RUN, Refused
+
+DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})  # "" and "ai.onnx" are the same
+MICROSOFT_OPERATORS = frozenset({"Tokenizer"})  # what skl2onnx needs for text features
+UNUSED_ELEMENTS = 16  # skl2onnx leaves a short, unused list of classes in some models
+COMMENTARY = ["doc_string", "metadata_props", "denotation", "value_info", "quantization_annotation"]
+COMMENTARY += ["overload", "device_configurations"]
+
+
+def rewrite_model(data: bytes, inputs: list[str], outputs: list[str], metadata: dict[str, str]) -> bytes:
+    """The canonical form of a model: same numbers and operators, none of its free text and names.
+
+    Only the names of its `inputs` and `outputs` survive. `metadata` becomes its only metadata.
+    """
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except Exception:
+        raise Refused("onnx.parse", "not an ONNX model") from None
+    size = model.ByteSize()
+    model.DiscardUnknownFields()
+    if model.ByteSize() != size:
+        raise Refused("onnx.parse", "holds fields that ONNX does not define")
+    everything = list(_messages(model))
+    _refuse_carriers(model, everything)
+    _check(model)
+    initialized = {tensor.name for tensor in model.graph.initializer}
+    if [p.name for p in model.graph.input if p.name not in initialized] != inputs:
+        raise Refused("onnx.interface", "its inputs are not those of signature.json")
+    if [p.name for p in model.graph.output] != outputs:
+        raise Refused("onnx.interface", "its outputs are not those of signature.json")
+    for port in [p for p in model.graph.input if p.name in initialized]:
+        model.graph.input.remove(port)  # a default that a caller could replace: it becomes a constant
+    if (unused := _drop_unused(model.graph)) > UNUSED_ELEMENTS:
+        raise Refused("onnx.unused", f"carries {unused} numbers that no output depends on")
+    everything = list(_messages(model))
+    _strip(everything)
+    _rename(model, everything)
+    used = {m.domain for m in everything if isinstance(m, onnx.NodeProto)}
+    imported = {(_domain(o.domain), o.version) for o in model.opset_import}
+    domains = sorted(pair for pair in imported if pair[0] in used)
+    canonical = onnx.ModelProto(ir_version=model.ir_version, producer_name="edgeml", graph=model.graph)
+    canonical.opset_import.extend(onnx.helper.make_opsetid(domain, version) for domain, version in domains)
+    onnx.helper.set_model_props(canonical, metadata)
+    _check(canonical)
+    result: bytes = canonical.SerializeToString(deterministic=True)
+    if OPAQUE_RUN.search(result):
+        raise Refused("text.opaque", "a run of 512 or more characters that look like an encoding")
+    return result
+
+
+def _domain(name: str) -> str:
+    return "" if name == "ai.onnx" else name
+
+
+def _check(model: Any) -> None:
+    try:
+        onnx.checker.check_model(model)
+    except Exception:  # its messages quote the model
+        raise Refused("onnx.check", "does not pass the checker of ONNX") from None
+
+
+def _messages(message: Any) -> Iterator[Any]:
+    """A protobuf message and all messages within it."""
+    yield message
+    for descriptor, value in message.ListFields():
+        if descriptor.message_type is not None:
+            for child in [value] if hasattr(value, "ListFields") else value:
+                yield from _messages(child)
+
+
+def _refuse_carriers(model: Any, everything: list[Any]) -> None:
+    """Refuse the parts of ONNX that our models do not need and that could carry anything."""
+    if model.functions or model.training_info:
+        raise Refused("onnx.structure", "functions and training graphs do not leave")
+    if any(o.domain not in DOMAINS for o in model.opset_import):
+        raise Refused("onnx.domain", "imports operators of an unknown domain")
+    for message in everything:
+        if isinstance(message, onnx.NodeProto):
+            if message.domain not in DOMAINS:
+                raise Refused("onnx.domain", "uses an operator of an unknown domain")
+            if message.domain == "com.microsoft" and message.op_type not in MICROSOFT_OPERATORS:
+                raise Refused("onnx.domain", "uses an operator of com.microsoft that is not on the list")
+        elif isinstance(message, onnx.SparseTensorProto):
+            raise Refused("onnx.structure", "sparse tensors do not leave")
+        elif isinstance(message, onnx.AttributeProto) and message.ref_attr_name:
+            raise Refused("onnx.structure", "an attribute refers to a function")
+        elif isinstance(message, onnx.TensorProto) and (message.external_data or message.data_location):
+            raise Refused("onnx.external", "keeps a tensor outside of the file")
+
+
+def _drop_unused(graph: Any) -> int:
+    """Remove what no output depends on, and return how many elements that was."""
+    needed = {port.name for port in graph.output}
+    dropped = 0
+    for node in reversed(list(graph.node)):
+        if needed.isdisjoint(node.output):
+            dropped += sum(_elements(attribute) for attribute in node.attribute)
+            graph.node.remove(node)
+        else:
+            needed |= _reads(node)
+            dropped += sum(_drop_unused(inner) for inner in _subgraphs(node))
+    for tensor in list(graph.initializer):
+        if tensor.name not in needed:
+            dropped += math.prod(tensor.dims)
+            graph.initializer.remove(tensor)
+    return dropped
+
+
+def _subgraphs(node: Any) -> list[Any]:
+    return [g for a in node.attribute for g in ([a.g] if a.HasField("g") else []) + list(a.graphs)]
+
+
+def _reads(node: Any) -> set[str]:
+    """The names that a node depends on, with those that its subgraphs take from outside."""
+    inner = [set().union(*map(_reads, g.node), (port.name for port in g.output)) for g in _subgraphs(node)]
+    names: set[str] = set(node.input).union(*inner)
+    return names
+
+
+def _elements(attribute: Any) -> int:
+    plain = len(attribute.floats) + len(attribute.ints) + len(attribute.strings) + len(attribute.s)
+    tensors = [*attribute.tensors, *([attribute.t] if attribute.HasField("t") else [])]
+    return int(plain + sum(math.prod(tensor.dims) for tensor in tensors))
+
+
+def _strip(everything: list[Any]) -> None:
+    """Clear every field that is commentary, and bring tensors to one encoding."""
+    for message in everything:
+        for name in COMMENTARY:
+            if name in message.DESCRIPTOR.fields_by_name:
+                message.ClearField(name)
+        if isinstance(message, onnx.TensorProto):
+            try:
+                message.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(message), message.name))
+            except Exception:
+                raise Refused("onnx.structure", "a tensor's data do not match its shape") from None
+
+
+def _rename(model: Any, everything: list[Any]) -> None:
+    """Give every value, node, graph and axis that is not part of the interface a name of ours."""
+    kept = {port.name for port in (*model.graph.input, *model.graph.output)} | {""}
+    prefix = "v"
+    while any(re.fullmatch(prefix + r"\d+", name) for name in kept):
+        prefix += "_"
+    values: dict[str, str] = {}
+    axes: dict[str, str] = {}
+
+    def renamed(name: str) -> str:
+        return name if name in kept else values.setdefault(name, f"{prefix}{len(values)}")
+
+    nodes = 0
+    for message in everything:
+        if isinstance(message, onnx.GraphProto):
+            message.name = "graph"
+            for named in (*message.initializer, *message.input, *message.output):
+                named.name = renamed(named.name)
+        elif isinstance(message, onnx.NodeProto):
+            message.name, nodes = f"n{nodes}", nodes + 1
+            message.domain = _domain(message.domain)
+            message.input[:] = [renamed(name) for name in message.input]
+            message.output[:] = [renamed(name) for name in message.output]
+        elif isinstance(message, onnx.AttributeProto):
+            for tensor in ([message.t] if message.HasField("t") else []) + list(message.tensors):
+                tensor.ClearField("name")
+        elif isinstance(message, onnx.TensorShapeProto.Dimension) and message.dim_param:
+            message.dim_param = axes.setdefault(message.dim_param, f"d{len(axes)}")

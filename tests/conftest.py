@@ -1,0 +1,69 @@
+"""What tests of several capabilities share."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from edgeml.storage import server
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class RunningStorage:
+    """A started embedded server: the root of its project and the `EDGEML_STORAGE_*` variables that reach it."""
+
+    root: Path
+    environment: dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def storage_install() -> Path:
+    """The project's own installation of the embedded server, made once."""
+    server.prepare(ROOT / ".edgeml")
+    return ROOT / ".edgeml"
+
+
+@pytest.fixture(scope="session")
+def storage(storage_install: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStorage]:
+    """A server of its own in a temporary project, which shares the installation."""
+    root = storage_project(tmp_path_factory.mktemp("storage"), storage_install)
+    with server.session(root / ".edgeml") as started:
+        yield RunningStorage(root, server.environment(root / ".edgeml", started))
+
+
+def storage_project(root: Path, install: Path) -> Path:
+    """An empty project whose embedded server needs no installation."""
+    (root / "edgeml.toml").write_text('[storage]\ncontainer = "private"\n')
+    (root / ".edgeml").mkdir()
+    for part in ("azurite", "node"):
+        (root / ".edgeml" / part).symlink_to(install / part)
+    return root
+
+
+@pytest.fixture
+def checkout(storage_install: Path, tmp_path: Path) -> Path:
+    """A copy of this checkout as a fork would have it, sharing what is installed and nothing else."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    ).stdout
+    folder = tmp_path / "checkout"
+    for name in filter(None, listed.decode().split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    (folder / ".edgeml").mkdir()
+    for part in ("azurite", "node"):
+        (folder / ".edgeml" / part).symlink_to(storage_install / part)
+    (folder / ".venv").symlink_to(sys.prefix)
+    return folder

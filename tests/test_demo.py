@@ -1,0 +1,135 @@
+"""The whole loop as a newcomer runs it, in a copy of the checkout: first, again, after a change, and when it goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+EDGEML = [sys.executable, "-m", "edgeml"]
+
+
+def edgeml(folder: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [*EDGEML, *args], cwd=folder, env={**os.environ, **env}, capture_output=True, text=True, timeout=300
+    )
+    assert "Traceback" not in done.stderr.replace("| Traceback", ""), done.stderr
+    return done
+
+
+def demo(folder: Path) -> dict:
+    done = edgeml(folder, "demo", "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def statuses(done: dict) -> dict[str, str]:
+    return {step["node"]: step["status"] for step in done["record"]["steps"]}
+
+
+def test_the_loop_ends_in_a_registered_model_and_is_not_done_twice(checkout: Path) -> None:
+    first = demo(checkout)
+    assert set(statuses(first).values()) == {"completed"}
+    assert (first["model"], first["created"]) == ("breast-cancer:1", True)
+    assert first["metrics"]["roc_auc"]["low"] > 0.9
+    assert Path(first["report"]).stat().st_size > 50_000
+    assert edgeml(checkout, "storage", "status").stdout.startswith("stopped"), "nothing is left running"
+
+    second = demo(checkout)
+    assert statuses(second) == {
+        name: "completed" if name == "ingest_blobs" else "cached" for name in statuses(first)
+    }, "only the container is read again: it might have changed"
+    assert (second["model"], second["created"]) == ("breast-cancer:1", False)
+
+    zones = {f"{step['node']}.{name}": o["zone"] for step in first["record"]["steps"] for name, o in step["outputs"].items()}
+    assert {name for name, zone in zones.items() if zone == "cloud"} == {"release_artifacts.release"}
+
+    # A change to one component runs that one and what comes after it; the champion is compared with.
+    assert edgeml(checkout, "models", "alias", "breast-cancer:1", "champion").returncode == 0
+    pipeline = checkout / "pipelines/train.yml"
+    pipeline.write_text(pipeline.read_text().replace("max_iter: 100", "max_iter: 60"))
+    third = demo(checkout)
+    assert {name for name, status in statuses(third).items() if status == "cached"} == {"validate_data", "split_data"}
+    assert third["model"] == "breast-cancer:2"
+    verdict = json.loads((Path(third["run"]) / "outputs/release/promotion.json").read_text())
+    assert verdict["champion"]["model_sha256"] == first["record"]["outputs"]["release"].get("model", verdict["champion"]["model_sha256"])
+    assert verdict["champion"]["difference"]["low"] <= verdict["champion"]["difference"]["value"]
+
+
+def test_no_private_value_reaches_the_cloud_zone_or_the_report(checkout: Path) -> None:
+    done = demo(checkout)
+    rows = [line.split(",") for path in (checkout / ".edgeml/sample").glob("*.csv") for line in path.read_text().splitlines()[1:]]
+    assert len(rows) == 569
+    ids = [row[0] for row in rows]
+    leaving = [path for path in (Path(done["run"]) / "cloud").rglob("*") if path.is_file()]
+    assert leaving
+    for path in [*leaving, Path(done["report"])]:
+        content = path.read_bytes()
+        assert not any(key.encode() in content for key in ids), f"{path.name} holds a patient's id"
+
+
+def test_an_interrupted_first_run_is_taken_up_by_the_next(checkout: Path) -> None:
+    engine = subprocess.Popen([*EDGEML, "demo"], cwd=checkout, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(checkout.glob(".edgeml/runs/*/jobs/split_data")):
+        assert time.monotonic() < deadline
+        assert engine.poll() is None
+        time.sleep(0.05)
+    engine.send_signal(signal.SIGINT)
+    message = engine.communicate(timeout=60)[1]
+    assert engine.returncode == 130
+    assert "Traceback" not in message
+    assert message.splitlines()[-1] == "edgeml: interrupted"
+    assert edgeml(checkout, "storage", "status").stdout.startswith("stopped")
+    assert statuses(demo(checkout))["validate_data"] == "cached"
+
+
+def test_a_port_in_use_is_one_sentence(checkout: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = edgeml(checkout, "demo", EDGEML_STORAGE_PORT=port)
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[-1].startswith("edgeml: ")
+    assert port in done.stderr.splitlines()[-1]
+
+
+def test_a_failing_step_ends_the_demo_with_its_cause(checkout: Path) -> None:
+    contract = checkout / "contracts/breast_cancer.yml"
+    contract.write_text(contract.read_text().replace("mean_radius: {type: number, min: 0, max: 100}", "mean_radius: {type: number, min: 0, max: 20}"))
+    done = edgeml(checkout, "demo")
+    assert done.returncode == 1
+    assert "step 'validate_data' exited with code 1" in done.stderr
+    assert "mean_radius" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("edgeml: the pipeline failed")
+    assert edgeml(checkout, "storage", "status").stdout.startswith("stopped")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "pipeline.yml").write_text("jobs:\n  a:\n    command: cat ${{inputs.i}} > ${{outputs.o}}\n    inputs: {i: {type: uri_file, path: big}}\n    outputs: {o: {type: uri_file}}\n")
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/big").write_bytes(b"x" * (3 << 20))
+    (tmp_path / "pipeline.yml").write_text("jobs:\n  a:\n    code: code\n    command: echo\n")
+    state = tmp_path / ".edgeml"
+    state.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(state)], check=True)
+    try:
+        done = edgeml(tmp_path, "run", "pipeline.yml")
+    finally:
+        subprocess.run(["umount", "-l", str(state)], check=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("edgeml: no space is left on the disk")
+
+
+def test_outside_of_the_repository_the_demo_says_so(tmp_path: Path) -> None:
+    done = edgeml(tmp_path, "demo")
+    assert (done.returncode, "inside the repository" in done.stderr) == (2, True)
