@@ -105,9 +105,10 @@ def _tracking_store() -> Iterator[None]:
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield
+    except BaseException:
+        process.terminate()
+        raise
     finally:
-        if process.poll() is None:
-            process.terminate()
         process.wait()
 
 

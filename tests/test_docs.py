@@ -68,7 +68,7 @@ def test_the_settings_page_lists_every_key() -> None:
 
 
 def test_the_readme_shows_the_tree_as_it_is() -> None:
-    tree = re.search(r"```text\n(\.github/.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    tree = re.search(r"```text\n(pipelines/.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert tree is not None
     shown = {line.split()[0].rstrip("/") for line in tree[1].splitlines() if line and not line.startswith(" ")}
     listed = subprocess.run(

@@ -215,9 +215,7 @@ class Content:
     def __init__(self, client: Any, blob: Blob, connections: int) -> None:
         self.blob = blob
         self.closed = False
-        self._chunks = blob_client.chunks(
-            client, size=blob.size, etag=blob.etag, connections=CONNECTIONS
-        )
+        self._chunks = blob_client.chunks(client, size=blob.size, etag=blob.etag, connections=CONNECTIONS)
         self._lock = threading.Lock()  # pyarrow reads ahead in a thread of its own while we may close
         self._rest = memoryview(b"")
         self._read = 0

@@ -20,7 +20,7 @@ from edgeml.engine import files
 from edgeml.errors import EdgemlError
 
 EDGE, CLOUD = "edge", "cloud"
-_PARTS = (EDGE, CLOUD, "jobs", "outputs")
+_PARTS = (EDGE, CLOUD, "jobs", "outputs", "report")
 
 
 class RunFolder:
