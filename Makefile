@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 COMPILE := $(BIN)/uv pip compile pyproject.toml --group build --universal --python-version 3.11 \
 	--generate-hashes --no-header --no-annotate --quiet
 
-.PHONY: help setup demo test lint format lock bench bench-run bench-ingest bench-demo clean
+.PHONY: help setup demo test lint format lock bench bench-ingest bench-demo clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -33,10 +33,7 @@ lock: $(VENV)/.dev ## compile the locks anew from pyproject.toml
 	@$(BIN)/uv pip compile pyproject.toml --extra train --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-annotate --quiet -c requirements/dev.lock -o environments/training/requirements.lock
 
-bench: bench-run bench-ingest bench-demo ## all benchmarks (slow)
-
-bench-run: $(VENV)/.dev ## edgeml run against bare processes
-	@$(BIN)/python benchmarks/run.py
+bench: bench-ingest bench-demo ## all benchmarks (slow)
 
 bench-ingest: $(VENV)/.dev ## ingest against a bare download
 	@$(BIN)/python benchmarks/ingest.py

@@ -29,9 +29,7 @@ class Storage(Section):
     account_name: str = Field(default="", description="account name; empty: the first label of account_url's host")
     container: str = Field(default="private", description="container of the private rows")
     ca_bundle: str = Field(default="", description="PEM file of the authority that signed the endpoint's certificate")
-    port: int = Field(
-        default=0, ge=0, le=65535, description="port of the embedded server; 0: a free one, then remembered"
-    )
+    port: int = Field(default=0, ge=0, le=65535, description="embedded server's port; 0: a free one, then remembered")
     account_key: SecretStr | None = Field(default=None, description="environment only: shared key")
     sas_token: SecretStr | None = Field(default=None, description="environment only: shared access signature")
 
