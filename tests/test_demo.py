@@ -1,4 +1,4 @@
-"""The whole loop as a newcomer runs it, in a copy of the checkout: first, again, after a change, and when it goes wrong."""
+"""The whole loop as a newcomer runs it: first, again, after a change, and when it goes wrong."""
 
 from __future__ import annotations
 
