@@ -193,6 +193,12 @@ def test_a_later_value_widens_its_column_and_loses_nothing(
     assert SECRET not in container.error and "Traceback" not in container.error
 
 
+def test_a_lone_quote_within_a_cell_is_text(container: Container) -> None:
+    container.put("a.csv", 'size,note\n1,5" pipe\n2,4 inch\n')
+    assert container.ingest() == 0, container.error
+    assert container.table["note"].to_pylist() == ['5" pipe', "4 inch"]
+
+
 def test_columns_may_stand_in_another_order(container: Container) -> None:
     container.put("a.csv", "x,y\n1,a\n")
     container.put("b.csv", "y,x\nb,2\n")
@@ -231,6 +237,8 @@ def test_parquet_blobs_beside_csv(container: Container) -> None:
         ({"a.csv": b"x,y\n" + b"1,2\n" * 5000 + f"1,2,{SECRET}\n".encode()}, ["a row of 3 cells"]),
         ({"a.csv": b"x,y\n" + f"1,{SECRET}".encode() * 9999 + b"\n"}, ["'a.csv'", "a row of more than"]),
         ({"a.csv": b"x,y\n1," + b"z" * 9000 + b"\n"}, ["a row of more than"]),
+        ({"a.csv": b'x,y\n1,a\n2,"' + b"1,2\n" * 500}, ["'a.csv'", "a quote that is never closed"]),
+        ({"a.csv": b'x,y\n1,"' + b"1,2\n" * 50}, ["'a.csv'", "a quote that is never closed"]),
         ({"a.csv": b"x,y\n1,\xff\xfe\n"}, ["'a.csv'", "not UTF-8"]),
         ({"a.csv": b"x,y\n" + b"1,a\n" * 5000 + b"1,\xff\n"}, ["'a.csv'", "not UTF-8"]),
         ({"a.csv": b"x,y\n" + b"1,2\n" * 5000 + b"1,\xff\n"}, ["'a.csv'", "not UTF-8"]),
