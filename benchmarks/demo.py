@@ -31,7 +31,8 @@ def main() -> int:
         (folder / ".edgeml").mkdir()
         for part in ("azurite", "node"):
             (folder / ".edgeml" / part).symlink_to(ROOT / ".edgeml" / part)
-        print("| run | whole process | " + " | ".join(STAGES) + " |\n|---" * 1 + "|---" * (len(STAGES) + 1) + "|")
+        print("| run | whole process | " + " | ".join(STAGES) + " |")
+        print("|---" + "|---:" * (len(STAGES) + 1) + "|")
         for name in ("first", "nothing changed"):
             wall, done = timed(folder)
             stages = " | ".join(f"{done['seconds'][stage]:.2f}" for stage in STAGES)

@@ -41,7 +41,8 @@ def loop(say: Callable[[str], None]) -> Demo:
     if not os.path.isfile(PIPELINE):
         raise EdgemlError(f"there is no {PIPELINE} here; call `edgeml demo` inside the repository")
     seconds: dict[str, float] = {}
-    with _tracking_store(), _timed(seconds, "storage"), storage.session() as environment:
+    graph = resolve(PIPELINE, _champion())
+    with _tracking_store(graph.experiment), _timed(seconds, "storage"), storage.session() as environment:
         say("private storage is up at " + environment["EDGEML_STORAGE_ACCOUNT_URL"])
         with _timed(seconds, "data"):
             say(_push_sample(environment))
@@ -49,7 +50,7 @@ def loop(say: Callable[[str], None]) -> Demo:
             from edgeml.commands.run import explain_failures, run
 
             say(f"running {PIPELINE}")
-            result = run(resolve(PIPELINE, _champion()))
+            result = run(graph)
         if result.status != "completed":
             explain_failures(result)
             raise EdgemlError("the pipeline failed, see above; mend the step and run `make demo` again", 1)
@@ -99,9 +100,14 @@ def _metrics(release: str) -> dict[str, dict[str, float]]:
 
 
 @contextmanager
-def _tracking_store() -> Iterator[None]:
+def _tracking_store(experiment: str) -> Iterator[None]:
     """Make MLflow's store beside the other work: its migrations take seconds, once."""
-    command = [sys.executable, "-c", "from edgeml import registry; registry.prepare()"]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from edgeml import registry; registry.prepare(sys.argv[1])",
+        experiment,
+    ]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield

@@ -44,7 +44,6 @@ class Registry(Section):
     """Experiments and models."""
 
     tracking_uri: str = Field(default="", description="MLflow tracking store; empty: SQLite under .edgeml/")
-    experiment: str = Field(default="edgeml", description="experiment that runs are logged to")
     model: str = Field(default="model", description="name under which `edgeml register` registers")
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -41,6 +42,10 @@ def test_the_loop_ends_in_a_registered_model_and_is_not_done_twice(checkout: Pat
     assert first["metrics"]["roc_auc"]["low"] > 0.9
     assert Path(first["report"]).stat().st_size > 50_000
     assert edgeml(checkout, "storage", "status").stdout.startswith("stopped"), "nothing is left running"
+
+    database = sqlite3.connect(checkout / ".edgeml/mlflow.db")
+    logged = "SELECT DISTINCT experiments.name FROM experiments JOIN runs USING (experiment_id)"
+    assert database.execute(logged).fetchall() == [("breast-cancer",)], "the pipeline's own experiment"
 
     second = demo(checkout)
     assert statuses(second) == {

@@ -17,6 +17,7 @@ import argparse
 import codecs
 import csv as plain
 import ctypes
+import gc
 import hashlib
 import io
 import json
@@ -98,6 +99,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--manifest", required=True, type=Path, help="JSON file to write")
     args = parser.parse_args(argv)
     one_heap()
+    gc.freeze()  # what was imported lives to the end: no collection, nor the exit, need visit it
     try:
         manifest = ingest(args.container, args.prefix, args.table)
     except (IngestError, StorageError) as error:
@@ -223,7 +225,7 @@ class Content:
     def __init__(self, client: Any, blob: Blob, connections: int) -> None:
         self.blob = blob
         self.closed = False
-        self.quotes = 0
+        self.tail = b""
         self._chunks = blob_client.chunks(client, size=blob.size, etag=blob.etag, connections=connections)
         self._lock = threading.Lock()  # pyarrow reads ahead in a thread of its own while we may close
         self._rest = memoryview(b"")
@@ -246,7 +248,7 @@ class Content:
                 self._sha256.update(chunk)
                 if self.blob.md5 and not self.blob.sha256:  # one checksum of the service is enough, and MD5 is slow
                     self._md5.update(chunk)
-                self.quotes += chunk.count(b'"')
+                self.tail = (self.tail + chunk[-4:])[-4:]
                 self._rest = memoryview(chunk)
             return self._rest
 
@@ -301,13 +303,13 @@ def csv_batches(content: Content, types: Types) -> Iterator[pa.RecordBatch]:
             yield batch.select(list(types))
     except pa.ArrowInvalid as error:
         raise reworded(str(error), content.blob.name, names, types, ragged) from None
-    if content.quotes % 2 and last and ends_in_lines(last):
+    if last and swallowed(last[names[-1]][-1].as_py(), content.tail):
         raise IngestError(f"blob '{content.blob.name}' ends within a quote that is never closed; close it")
 
 
-def ends_in_lines(batch: pa.RecordBatch) -> bool:
-    """Whether the last row has a cell of several lines: pyarrow lets an open quote swallow the rest of a file."""
-    return any("\n" in cell for column in batch.columns if isinstance(cell := column[-1].as_py(), str))
+def swallowed(cell: object, tail: bytes) -> bool:
+    """Whether the last cell of a file is the rest of the file after a quote, which pyarrow takes without a word."""
+    return isinstance(cell, str) and "\n" in cell and not tail.rstrip(b"\r\n").endswith(b'"')
 
 
 def header(content: Content) -> list[str]:

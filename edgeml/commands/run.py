@@ -81,10 +81,11 @@ def run(graph: Graph, *, output_dir: str = "", force: bool = False, jobs: int = 
 
             stack.enter_context(storage.session())
             provided["storage"] = storage.step_environment()
+        variables = {}
         if _uses_mlflow(graph):
             from edgeml import registry
 
-            registry.prepare()
+            variables["MLFLOW_TRACKING_URI"] = registry.prepare(graph.experiment)
         options = Options(
             state=project.state_folder(),
             output_dir=output_dir,
@@ -93,6 +94,7 @@ def run(graph: Graph, *, output_dir: str = "", force: bool = False, jobs: int = 
             python=_interpreter(python),
             edge_datastores=project.edge_datastores() if bound else frozenset(),
             provided=provided,
+            variables=variables,
         )
         width = max(map(len, graph.steps))
         with Progress(len(graph.steps), width) as progress:

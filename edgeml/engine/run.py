@@ -30,7 +30,10 @@ _WITHHELD = "EDGEML_STORAGE_"  # the way to the private rows: only for component
 
 
 class Options(NamedTuple):
-    """How to run. `state` is the project's own folder; `provided` are variables by what a component's tag asks for."""
+    """How to run. `state` is the project's own folder.
+
+    Each step gets `variables`; `provided` are variables for those whose component's tag asks for them, by its word.
+    """
 
     state: str
     output_dir: str = ""
@@ -38,6 +41,7 @@ class Options(NamedTuple):
     jobs: int = 0
     python: str = ""
     edge_datastores: frozenset[str] = frozenset()
+    variables: Mapping[str, str] = {}
     provided: Mapping[str, Mapping[str, str]] = {}
 
 
@@ -278,9 +282,10 @@ class _Run:
     def _base_environment(self) -> dict[str, str]:
         """The ambient environment less the storage secrets, with the interpreter's own commands first on the path."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD)}
+        environment |= self.options.variables
         environment["PATH"] = os.path.dirname(self.python) + os.pathsep + environment.get("PATH", os.defpath)
         environment.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{os.path.join(self.options.state, 'mlflow.db')}")
-        environment.setdefault("MLFLOW_EXPERIMENT_NAME", self.graph.experiment or self.graph.name)
+        environment.setdefault("MLFLOW_EXPERIMENT_NAME", self.graph.experiment)
         return environment | {
             "PYTHONUNBUFFERED": "1",  # a log that can be followed, and is whole when a step is killed
             "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -68,9 +68,10 @@ class _Resolver:
                 "the steps wait for each other in a circle: " + " → ".join(cycle), path, self.steps[cycle[0]].line
             ) from None
         outputs = load.section(document, "outputs")
+        name = load.text(document, "display_name") or load.text(document, "name") or _stem(path)
         return Graph(
-            name=load.text(document, "display_name") or load.text(document, "name") or _stem(path),
-            experiment=load.text(document, "experiment_name"),
+            name=name,
+            experiment=load.text(document, "experiment_name") or name,
             file=path,
             steps={name: self.steps[name] for name in names},
             inputs={name: value for name, value in root.inputs.items() if value is not None},

@@ -2,7 +2,7 @@
 
 The face of this room:
 
-    prepare()                                     make the MLflow store ahead of its first use
+    prepare(experiment)                           make the MLflow store ahead of its first use
     register(run, name, override) -> Registered   register what a run released
     versions(name) -> [Version]                   what is registered
     find(reference) -> Version                    NAME:VERSION, NAME@ALIAS, or NAME for its champion

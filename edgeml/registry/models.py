@@ -57,7 +57,7 @@ def register(run: str = "", name: str = "", override: str | None = None) -> Regi
         tags = _tags(found, released, override)
         folder = _keep(released, sha256)
         uri = all_settings.tracking_uri(settings)
-        store.create(uri, settings.registry.experiment)
+        store.create(uri)
         with store.writing(uri) as client:
             _create_model(client, name)
             made = client.create_model_version(name, source=folder, tags=tags, await_creation_for=0)

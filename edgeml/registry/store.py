@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edgeml.settings import Settings
 
 SQLITE = "sqlite:///"
+DEFAULT = "Default"  # the experiment that every MLflow store has
 DELETED = "Deleted_Internal"  # mlflow's stage of a version that was deleted
 
 EXPERIMENT = "SELECT 1 FROM experiments WHERE name = ? AND lifecycle_stage = 'active'"
@@ -48,19 +49,19 @@ class Version:
         return f"{self.name}:{self.version}"
 
 
-def prepare(settings: Settings | None = None) -> str:
-    """Make the tracking store and the experiment if they are not there, and return the store's URI.
+def prepare(experiment: str = DEFAULT, settings: Settings | None = None) -> str:
+    """Make the tracking store and an experiment if they are not there, and return the store's URI.
 
     Call it before a pipeline runs: the first opening of an SQLite store runs all of mlflow's migrations (2 to
     4 s), and an experiment that a step created would keep its artifacts in that step's working directory.
     Safe in several processes at once, and wherever it is interrupted.
     """
-    settings, uri = _settings(settings)
-    if _has_experiment(uri, settings.registry.experiment):
+    _, uri = _settings(settings)
+    if _has_experiment(uri, experiment):
         return uri
     with lock():
-        if not _has_experiment(uri, settings.registry.experiment):
-            create(uri, settings.registry.experiment)
+        if not _has_experiment(uri, experiment):
+            create(uri, experiment)
     return uri
 
 
@@ -132,7 +133,7 @@ def _settings(settings: Settings | None) -> tuple[Settings, str]:
     return settings, all_settings.tracking_uri(settings)
 
 
-def create(uri: str, experiment: str) -> None:
+def create(uri: str, experiment: str = DEFAULT) -> None:
     """Make store and experiment where they are missing; call it with the lock held.
 
     The embedded store is made under another name and linked into place when it is whole: a process that is

@@ -193,6 +193,12 @@ def test_a_later_value_widens_its_column_and_loses_nothing(
     assert SECRET not in container.error and "Traceback" not in container.error
 
 
+def test_a_last_cell_of_several_lines(container: Container) -> None:
+    container.put("a.csv", 'size,note\n1,a\n2,"b\n3,c"\n')
+    assert container.ingest() == 0, container.error
+    assert container.table["note"].to_pylist() == ["a", "b\n3,c"]
+
+
 def test_a_lone_quote_within_a_cell_is_text(container: Container) -> None:
     container.put("a.csv", 'size,note\n1,5" pipe\n2,4 inch\n')
     assert container.ingest() == 0, container.error

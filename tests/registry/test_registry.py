@@ -155,7 +155,7 @@ def test_processes_at_once_make_one_store_and_one_version(bare_project: Path) ->
     """As when a pipeline begins while somebody registers: store, experiment and version are made once."""
     add_run(bare_project)
     register = "import sys; from edgeml.cli import main; sys.exit(main(['register', '--json']))"
-    prepare = "from edgeml import registry; print(registry.prepare())"
+    prepare = "from edgeml import registry; print(registry.prepare('trial'))"
     racers = [
         subprocess.Popen(
             [sys.executable, "-c", code], cwd=bare_project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -169,7 +169,7 @@ def test_processes_at_once_make_one_store_and_one_version(bare_project: Path) ->
     assert sorted(s["created"] for s in shown) == [False, True]
     file = bare_project / ".edgeml" / "mlflow.db"
     assert outcomes[2][0] == f"sqlite:///{file}\n"
-    rows = sqlite3.connect(file).execute("SELECT artifact_location FROM experiments WHERE name = 'edgeml'")
+    rows = sqlite3.connect(file).execute("SELECT artifact_location FROM experiments WHERE name = 'trial'")
     assert rows.fetchall() == [((bare_project / ".edgeml" / "mlartifacts").as_uri(),)]
     assert not (bare_project / "mlruns").exists()
 
