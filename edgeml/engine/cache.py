@@ -23,10 +23,11 @@ _counter = itertools.count()
 
 
 class Cached(NamedTuple):
-    """A hit: the fingerprint of each output and the seconds that the step took when it ran."""
+    """A hit: the fingerprint of each output, the seconds that the step took when it ran, and what was noted of it."""
 
     fingerprints: dict[str, str]
     seconds: float
+    note: Any
 
 
 class Cache:
@@ -54,9 +55,11 @@ class Cache:
             for target in targets.values():
                 files.remove(target)
             return None
-        return Cached(dict(recorded["outputs"]), float(recorded["seconds"]))
+        return Cached(dict(recorded["outputs"]), float(recorded["seconds"]), recorded.get("note"))
 
-    def store(self, key: str, outputs: dict[str, str], fingerprints: dict[str, str], seconds: float) -> None:
+    def store(
+        self, key: str, outputs: dict[str, str], fingerprints: dict[str, str], seconds: float, note: Any = None
+    ) -> None:
         """Add the outputs (paths by name) of a step that finished. Raises OSError; a key that is there is kept."""
         entry = self._path(key)
         temporary = os.path.join(self.folder, "unfinished", f"{os.getpid()}-{next(_counter)}")
@@ -65,7 +68,7 @@ class Cache:
         try:
             for name, path in outputs.items():
                 files.replicate(path, os.path.join(temporary, "outputs", name))
-            record = {"version": _VERSION, "outputs": fingerprints, "seconds": round(seconds, 3)}
+            record = {"version": _VERSION, "outputs": fingerprints, "seconds": round(seconds, 3), "note": note}
             with open(os.path.join(temporary, "entry.json"), "w", encoding="utf-8") as stream:
                 json.dump(record, stream)
             self._note(temporary)

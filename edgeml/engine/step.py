@@ -20,6 +20,7 @@ from edgeml.pipeline.ports import FILE_TYPES, render
 
 _FORMAT = 1  # part of every key: raise it when a step's surroundings change
 _GRACE = 5.0  # seconds between asking a step to end and ending it
+_FOREVER = float("inf")
 _TAIL = 20  # lines of a failed step's log that are shown
 _TAIL_BYTES = 16_384
 
@@ -68,6 +69,7 @@ def key_of(step: Step, snapshot: Snapshot, interpreter: str, sources: Sources, f
         [[name, token(value)] for name, value in sorted(step.inputs.items())],
         [[name, output.type] for name, output in sorted(step.outputs.items())],
         [[name, token(value)] for name, value in sorted(step.environment_variables.items())],
+        *(list(kind) for kind in (step.sweep, step.parallel, step.distribution and step.distribution[:2]) if kind),
     ]
     return digest(json.dumps(made, sort_keys=True, default=str).encode("utf-8", "surrogateescape")).partition(":")[2]
 
@@ -154,9 +156,17 @@ class Process:
                 start_new_session=True,
             )
 
-    def wait(self) -> int:
-        """The exit code, negative for a signal; whatever the shell left running is ended."""
-        code = self._shell.wait()
+    def wait(self, seconds: float = _FOREVER) -> int:
+        """The exit code, negative for a signal; whatever the shell left running is ended.
+
+        Raises StepFailed where it takes longer than the seconds given.
+        """
+        try:
+            code = self._shell.wait(None if seconds == _FOREVER else max(seconds, 0))
+        except subprocess.TimeoutExpired:
+            self.ask_to_stop()
+            self.stop()
+            raise StepFailed(f"ran longer than {seconds:g} s and was ended") from None
         self._signal(signal.SIGKILL)
         return code
 
@@ -203,16 +213,24 @@ def tail(log: str) -> list[str]:
         return []
 
 
+def has_package(python: str, name: str) -> bool:
+    """Whether a top-level package is installed beside an interpreter; nothing is imported."""
+    return any(name in _names(packages) for packages in _site_packages(python))
+
+
 def interpreter_identity(python: str) -> str:
     """What identifies the Python that steps run in: its version and the distributions installed beside it."""
-    prefix = os.path.dirname(os.path.dirname(python)) if python != sys.executable else sys.prefix
     installed: list[str] = []
-    for library in sorted(_names(os.path.join(prefix, "lib"))):
-        if library.startswith("python"):
-            packages = os.path.join(prefix, "lib", library, "site-packages")
-            installed += [name for name in sorted(_names(packages)) if name.endswith((".dist-info", ".egg-info"))]
+    for packages in _site_packages(python):
+        installed += [name for name in sorted(_names(packages)) if name.endswith((".dist-info", ".egg-info"))]
     version = sys.version if python == sys.executable else os.path.realpath(python)
     return digest("\n".join([version, *installed]).encode())
+
+
+def _site_packages(python: str) -> list[str]:
+    prefix = os.path.dirname(os.path.dirname(python)) if python != sys.executable else sys.prefix
+    libraries = [name for name in sorted(_names(os.path.join(prefix, "lib"))) if name.startswith("python")]
+    return [os.path.join(prefix, "lib", library, "site-packages") for library in libraries]
 
 
 def _names(folder: str) -> list[str]:
