@@ -177,14 +177,16 @@ def _print_result(result: Result) -> None:
 
 
 def explain_failures(result: Result) -> None:
-    """Print, for each step that failed, the cause, the last lines of its log and where to look."""
+    """Print, for each step that failed, the cause, the last lines of its log, its command and where to look."""
     from edgeml.engine.step import tail
 
     for name, outcome in result.failures.items():
         print(f"\nedgeml: step '{name}' {outcome.message}", file=sys.stderr)
         log = os.path.join(result.path, "jobs", name, "log.txt")
+        command = next(step["command"] for step in result.record["steps"] if step["node"] == name)
         for line in tail(log):
             print(f"  | {line}", file=sys.stderr)
+        print("  command " + "\n          ".join(command.strip().splitlines()), file=sys.stderr)
         print(f"  log     {os.path.relpath(log)}", file=sys.stderr)
         work = os.path.join(result.path, "jobs", name, "work")
         if os.path.isdir(work):

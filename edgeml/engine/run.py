@@ -104,6 +104,7 @@ class Engine:
         self.sources = step.Sources({}, {}, self.aliases.of)
         self.outcomes: dict[str, Outcome] = {}
         self.processes: dict[str, step.Process] = {}
+        self.commands: dict[str, str] = {}
         self.lock = threading.Lock()
         self.stopping = False
         self.limit = options.jobs or os.cpu_count() or 1
@@ -272,6 +273,7 @@ class Engine:
         command = step.command_of(wanted, outputs, self.sources)
         environment = self.base_environment | self._provided(wanted) | step.variables_of(wanted, outputs, self.sources)
         environment["AZUREML_RUN_ID"] = f"{self.folder.name}.{job.name}"
+        environment |= step.ports_of(wanted, outputs, self.sources)
         environment |= variables
         if wanted.parallel is not None or wanted.distribution is not None:
             from edgeml.engine import launch
@@ -285,6 +287,7 @@ class Engine:
                     f"installs packages, and {self.python} could not make it a place: {error}"
                 ) from None
             environment["PATH"] = own + os.pathsep + environment["PATH"]
+        self.commands[job.name] = command
         with self.slots:
             with self.lock:
                 if self.stopping:
@@ -389,6 +392,7 @@ class Engine:
             "seconds": round(outcome.seconds, 3),
             "exit_code": outcome.exit_code,
             "message": outcome.message,
+            "command": self.commands.get(wanted.name, ""),
             "needs": sorted(wanted.needs),
             "key": outcome.key,
             **({"trials": outcome.trials} if outcome.trials else {}),

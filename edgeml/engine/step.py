@@ -119,6 +119,15 @@ def variables_of(step: Step, outputs: dict[str, str], sources: Sources) -> dict[
     return made
 
 
+def ports_of(step: Step, outputs: dict[str, str], sources: Sources) -> dict[str, str]:
+    """`AZURE_ML_INPUT_<name>` and `AZURE_ML_OUTPUT_<name>`: the paths of data, as jobs on Azure ML find them."""
+    made = {f"AZURE_ML_OUTPUT_{name}": path for name, path in outputs.items()}
+    for name, value in step.inputs.items():
+        if isinstance(value, (Data, FromStep)):
+            made[f"AZURE_ML_INPUT_{name}"] = text_of(value, sources)
+    return made
+
+
 def make_outputs(step: Step, outputs: dict[str, str]) -> None:
     """Folder outputs exist, empty; a file output's folder exists and the file does not."""
     for name, path in outputs.items():
