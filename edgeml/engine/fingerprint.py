@@ -29,6 +29,11 @@ def digest(content: bytes) -> str:
     return "sha256:" + hashlib.sha256(content).hexdigest()
 
 
+def digits(fingerprint: str) -> str:
+    """The hex digits of a fingerprint."""
+    return fingerprint.partition(":")[2]
+
+
 class Fingerprints:
     """Fingerprints of paths, with a memory of large files kept in `memory_file` between runs."""
 

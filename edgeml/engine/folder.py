@@ -1,6 +1,7 @@
 """The folder of a run: where steps work, log and write, and the record of what happened.
 
 run.json                         the record, replaced whole
+code.json                        digests of the code files of each snapshot, by the snapshot's digest
 edge/<step>/<output>             what stays on the premises
 cloud/<step>/<output>            what is bound to a cloud datastore
 jobs/<step>/log.txt              what the step printed
@@ -20,6 +21,7 @@ from edgeml.engine import files
 from edgeml.errors import EdgemlError
 
 EDGE, CLOUD = "edge", "cloud"
+CODE = "code.json"
 _PARTS = (EDGE, CLOUD, "jobs", "outputs", "report")
 
 
@@ -59,6 +61,9 @@ class RunFolder:
 
     def write(self, record: dict[str, Any]) -> None:
         files.write_atomically(os.path.join(self.path, "run.json"), json.dumps(record, indent=2) + "\n")
+
+    def write_code(self, digests: dict[str, dict[str, str]]) -> None:
+        files.write_atomically(os.path.join(self.path, CODE), json.dumps(digests) + "\n")
 
     def _make(self) -> None:
         if os.path.exists(self.path) and not os.path.isdir(self.path):

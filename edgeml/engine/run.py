@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from edgeml.engine import files, folder, git, isolate, step
 from edgeml.engine.alias import Aliases
 from edgeml.engine.cache import Cache
-from edgeml.engine.fingerprint import Fingerprints, digest
+from edgeml.engine.fingerprint import Fingerprints, digest, digits
 from edgeml.engine.snapshot import Snapshot, take
 from edgeml.errors import EdgemlError
 from edgeml.pipeline.graph import Graph, Step, datastore_of, describe_value, sources_of
@@ -48,13 +48,14 @@ class Options(NamedTuple):
 class Outcome:
     """What became of one step. `fingerprints` are by output, times in seconds since the run began."""
 
-    __slots__ = ("exit_code", "fingerprints", "key", "message", "seconds", "started", "status")
+    __slots__ = ("exit_code", "fingerprints", "key", "message", "parts", "seconds", "started", "status")
 
     def __init__(self, status: str = SKIPPED, message: str = "") -> None:
         self.status = status
         self.message = message
         self.exit_code: int | None = None
         self.key = ""
+        self.parts: dict[str, Any] = {}
         self.started = 0.0
         self.seconds = 0.0
         self.fingerprints: dict[str, str] = {}
@@ -128,6 +129,7 @@ class _Run:
             self._publish()
             self.aliases.close()
             self.fingerprints.save()
+            self.folder.write_code(self._code_digests())
             record = self._record(status, question.answer(), digest_of_pipeline)
             self.folder.write(record)
         failures = {name: outcome for name, outcome in self.outcomes.items() if outcome.status == FAILED}
@@ -209,7 +211,8 @@ class _Run:
         zones = self.zones[wanted.name]
         outputs = {name: self.folder.output(wanted.name, name, zones[name]) for name in wanted.outputs}
         self.folder.prepare(wanted.name, {name: zones[name] for name in outputs})
-        outcome.key = step.key_of(wanted, snapshot, self.interpreter, self.sources, self.fingerprints)
+        parts = step.parts_of(wanted, snapshot, self.interpreter, self.sources, self.fingerprints)
+        outcome.key, outcome.parts = step.key_of(parts), step.short_parts(parts)
         implicit = self._implicit(wanted)
         reusable = wanted.component.deterministic and not (self.options.force or self.graph.force_rerun)
         cached = self.cache.fetch(outcome.key, {**outputs, **implicit}) if reusable else None
@@ -311,8 +314,17 @@ class _Run:
         parts += sorted({self._snapshot(wanted).fingerprint for wanted in self.graph.steps.values()})
         return digest("\n".join(parts).encode())
 
+    def _code_digests(self) -> dict[str, dict[str, str]]:
+        return {
+            digits(snapshot.fingerprint)[: step.SHORT]: {
+                name: digits(made)[: step.SHORT] + "x" * made.endswith("x") for name, made in snapshot.digests.items()
+            }
+            for snapshot in self.snapshots.values()
+        }
+
     def _record(self, status: str, commit: git.Commit | None, pipeline_digest: str) -> dict[str, Any]:
         now = time.perf_counter() - self.clock
+        milliseconds = int(self.began % 1 * 1000)
         return {
             "version": 1,
             "run": self.folder.name,
@@ -322,9 +334,11 @@ class _Run:
             "pid": os.getpid(),
             "pipeline_digest": pipeline_digest,
             "git": {"commit": commit.commit, "dirty": commit.dirty} if commit else {"commit": "", "dirty": False},
-            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.began)),
+            # To the millisecond: runs are ordered by it, and two may begin in one second.
+            "started": time.strftime(f"%Y-%m-%dT%H:%M:%S.{milliseconds:03d}Z", time.gmtime(self.began)),
             "seconds": round(now, 3),
             "python": sys.version.split()[0],
+            "forced": self.options.force or self.graph.force_rerun,
             "inputs": {name: describe_value(value) for name, value in self.graph.inputs.items()},
             "steps": [self._describe(wanted) for wanted in self.graph.steps.values()],
             "outputs": {
@@ -351,6 +365,8 @@ class _Run:
             "message": outcome.message,
             "needs": sorted(wanted.needs),
             "key": outcome.key,
+            "parts": outcome.parts,
+            "deterministic": wanted.component.deterministic,
             "inputs": {name: describe_value(value) for name, value in wanted.inputs.items()},
             "outputs": {
                 name: {

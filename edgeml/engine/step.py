@@ -11,14 +11,15 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from edgeml.engine import files
-from edgeml.engine.fingerprint import Fingerprints, digest
+from edgeml.engine.fingerprint import Fingerprints, digest, digits
 from edgeml.engine.snapshot import Snapshot
 from edgeml.pipeline import expressions
 from edgeml.pipeline.expressions import Binding
 from edgeml.pipeline.graph import Data, FromStep, Step, Text, Value
 from edgeml.pipeline.ports import FILE_TYPES, render
 
-_FORMAT = 1  # part of every key: raise it when a step's surroundings change
+SHORT = 16  # hex digits of a digest that is only compared with its like
+_FORMAT = 2  # part of every key: raise it when a step's surroundings change
 _GRACE = 5.0  # seconds between asking a step to end and ending it
 _TAIL = 20  # lines of a failed step's log that are shown
 _TAIL_BYTES = 16_384
@@ -43,8 +44,10 @@ class Sources(NamedTuple):
     shown: Callable[[str], str]
 
 
-def key_of(step: Step, snapshot: Snapshot, interpreter: str, sources: Sources, fingerprints: Fingerprints) -> str:
-    """What a step's outputs depend on, as 64 hex digits: equal keys mean that running it again is of no use.
+def parts_of(
+    step: Step, snapshot: Snapshot, interpreter: str, sources: Sources, fingerprints: Fingerprints
+) -> dict[str, Any]:
+    """All that a step's outputs depend on, by kind.
 
     Paths do not enter, only contents (and a file's name, which a script may read); nor does the ambient environment.
     """
@@ -58,18 +61,40 @@ def key_of(step: Step, snapshot: Snapshot, interpreter: str, sources: Sources, f
             return ["text", [part if isinstance(part, str) else token(part) for part in value.parts]]
         return ["literal", render(value)]
 
-    component = step.component
-    made = [
-        _FORMAT,
-        component.command,
-        snapshot.fingerprint,
-        _environment_identity(step.environment, fingerprints),
-        interpreter,
-        [[name, token(value)] for name, value in sorted(step.inputs.items())],
-        [[name, output.type] for name, output in sorted(step.outputs.items())],
-        [[name, token(value)] for name, value in sorted(step.environment_variables.items())],
-    ]
-    return digest(json.dumps(made, sort_keys=True, default=str).encode("utf-8", "surrogateescape")).partition(":")[2]
+    return {
+        "command": step.component.command,
+        "code": snapshot.fingerprint,
+        "environment": _environment_identity(step.environment, fingerprints),
+        "interpreter": interpreter,
+        "inputs": {name: token(value) for name, value in step.inputs.items()},
+        "outputs": {name: output.type for name, output in step.outputs.items()},
+        "variables": {name: token(value) for name, value in step.environment_variables.items()},
+    }
+
+
+def key_of(parts: dict[str, Any]) -> str:
+    """The parts as 64 hex digits: equal keys mean that running a step again is of no use."""
+    return _hexadecimal([_FORMAT, parts])
+
+
+def short_parts(parts: dict[str, Any]) -> dict[str, Any]:
+    """The parts as short digests for the run's record, which `edgeml runs diff` compares; no value can be read there.
+
+    Of a data input the name is left out: the record holds its path, and content and name are told apart.
+    """
+
+    def short(part: Any) -> str:
+        return _hexadecimal(part)[:SHORT]
+
+    inputs = {name: short(token[:2]) for name, token in parts["inputs"].items()}
+    variables = {name: short(token) for name, token in parts["variables"].items()}
+    code = digits(parts["code"])[:SHORT]
+    rest = {name: short(parts[name]) for name in ("command", "environment", "interpreter", "outputs")}
+    return {**rest, "code": code, "inputs": inputs, "variables": variables}
+
+
+def _hexadecimal(made: Any) -> str:
+    return digits(digest(json.dumps(made, sort_keys=True, default=str).encode("utf-8", "surrogateescape")))
 
 
 def command_of(step: Step, outputs: dict[str, str], sources: Sources) -> str:
