@@ -17,6 +17,7 @@ from edgeml.engine import files, folder, git, isolate, step
 from edgeml.engine.alias import Aliases
 from edgeml.engine.cache import Cache
 from edgeml.engine.fingerprint import Fingerprints, digest, digits
+from edgeml.engine.guard import Guard
 from edgeml.engine.snapshot import Snapshot, take
 from edgeml.errors import EdgemlError
 from edgeml.pipeline.graph import Graph, Step, datastore_of, describe_value, sources_of
@@ -99,6 +100,7 @@ class _Run:
         self.zones = _zones(graph, options.edge_datastores)
         self.snapshots: dict[tuple[str, tuple[str, ...]], Snapshot] = {}
         self.aliases = Aliases()
+        self.guard = Guard(self.folder.lock)
         self.sources = step.Sources({}, {}, self.aliases.of)
         self.outcomes: dict[str, Outcome] = {}
         self.processes: dict[str, step.Process] = {}
@@ -126,12 +128,14 @@ class _Run:
         finally:
             if previous is not None:
                 signal.signal(signal.SIGTERM, previous)
+            self.guard.close()
             self._publish()
             self.aliases.close()
             self.fingerprints.save()
             self.folder.write_code(self._code_digests())
             record = self._record(status, question.answer(), digest_of_pipeline)
             self.folder.write(record)
+            self.folder.close()
         failures = {name: outcome for name, outcome in self.outcomes.items() if outcome.status == FAILED}
         return Result(status, self.folder.path, record, failures)
 
@@ -258,7 +262,7 @@ class _Run:
             if self.stopping:
                 raise step.StepFailed("was not started")
             process = self.processes[wanted.name] = step.Process(
-                command, work, environment, self.folder.log(wanted.name)
+                command, work, environment, self.folder.log(wanted.name), self.guard
             )
         try:
             return process.wait()

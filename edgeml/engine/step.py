@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from edgeml.engine import files
 from edgeml.engine.fingerprint import Fingerprints, digest, digits
+from edgeml.engine.guard import Guard, announced
 from edgeml.engine.snapshot import Snapshot
 from edgeml.pipeline import expressions
 from edgeml.pipeline.expressions import Binding
@@ -23,6 +24,7 @@ _FORMAT = 2  # part of every key: raise it when a step's surroundings change
 _GRACE = 5.0  # seconds between asking a step to end and ending it
 _TAIL = 20  # lines of a failed step's log that are shown
 _TAIL_BYTES = 16_384
+_TAIL_WIDTH = 500  # characters
 
 
 class StepFailed(Exception):  # noqa: N818 - an outcome of the user's code, no error of ours
@@ -167,22 +169,26 @@ def is_file(step: Step, output: str) -> bool:
 class Process:
     """A step's shell and everything that it started, in a session of its own so that all of it can be ended."""
 
-    def __init__(self, command: str, work: str, environment: dict[str, str], log: str) -> None:
+    def __init__(self, command: str, work: str, environment: dict[str, str], log: str, guard: Guard) -> None:
+        self._guard = guard
+        descriptor = guard.start()
         with open(log, "wb") as stream:
             self._shell = subprocess.Popen(
-                ["bash", "-c", command],
+                ["bash", "-c", announced(command, descriptor)],
                 cwd=work,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=(descriptor,),
             )
 
     def wait(self) -> int:
         """The exit code, negative for a signal; whatever the shell left running is ended."""
         code = self._shell.wait()
         self._signal(signal.SIGKILL)
+        self._guard.forget(self._shell.pid)
         return code
 
     def ask_to_stop(self) -> None:
@@ -208,7 +214,8 @@ def explain_exit(code: int) -> str:
     if code >= 0:
         hint = {126: ": a command is not executable", 127: ": a command was not found"}.get(code, "")
         if code > 128 and code - 128 in {signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT}:
-            return f"exited with code {code} ({signal.Signals(code - 128).name})"
+            memory = ", out of memory?" if code - 128 == signal.SIGKILL else ""
+            return f"exited with code {code} ({signal.Signals(code - 128).name}{memory})"
         return f"exited with code {code}{hint}"
     try:
         name = signal.Signals(-code).name
@@ -218,14 +225,15 @@ def explain_exit(code: int) -> str:
 
 
 def tail(log: str) -> list[str]:
-    """The last lines of a log, whatever bytes it holds."""
+    """The last lines of a log, whatever bytes it holds, fit for a terminal."""
     try:
         with open(log, "rb") as stream:
             stream.seek(0, os.SEEK_END)
             stream.seek(max(0, stream.tell() - _TAIL_BYTES))
-            return stream.read().decode("utf-8", "replace").splitlines()[-_TAIL:]
+            lines = stream.read().decode("utf-8", "replace").splitlines()[-_TAIL:]
     except OSError:
         return []
+    return ["".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in line[-_TAIL_WIDTH:]) for line in lines]
 
 
 def interpreter_identity(python: str) -> str:
