@@ -12,6 +12,7 @@ outputs/<name>                   the pipeline's outputs, links as well
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import time
@@ -62,10 +63,21 @@ class RunFolder:
         os.symlink(os.path.join("..", zone, step, output), link)
 
     def write(self, record: dict[str, Any]) -> None:
-        files.write_atomically(os.path.join(self.path, "run.json"), json.dumps(record, indent=2) + "\n")
+        path, content = os.path.join(self.path, "run.json"), json.dumps(record, indent=2) + "\n"
+        try:
+            files.write_atomically(path, content)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            # A step that fills the disk fails of it; what it wrote is of no use, but that it was this step is.
+            for step in record["steps"]:
+                for output in step["outputs"].values() if step["status"] == "failed" else ():
+                    files.remove(os.path.join(self.path, output["path"]))
+            files.write_atomically(path, content)
 
     def write_code(self, digests: dict[str, dict[str, str]]) -> None:
-        files.write_atomically(os.path.join(self.path, CODE), json.dumps(digests) + "\n")
+        with contextlib.suppress(OSError):  # only to name what differs from another run
+            files.write_atomically(os.path.join(self.path, CODE), json.dumps(digests) + "\n")
 
     def close(self) -> None:
         """Let the next run have the folder."""

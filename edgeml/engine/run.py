@@ -132,9 +132,9 @@ class _Run:
             self._publish()
             self.aliases.close()
             self.fingerprints.save()
-            self.folder.write_code(self._code_digests())
             record = self._record(status, question.answer(), digest_of_pipeline)
             self.folder.write(record)
+            self.folder.write_code(self._code_digests())
             self.folder.close()
         failures = {name: outcome for name, outcome in self.outcomes.items() if outcome.status == FAILED}
         return Result(status, self.folder.path, record, failures)
@@ -236,7 +236,7 @@ class _Run:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             os.rename(os.path.join(work, ARTIFACTS_FOLDER), path)
         outputs |= implicit
-        outcome.fingerprints = {name: self.fingerprints.of(path) for name, path in outputs.items()}
+        outcome.fingerprints = step.fingerprint_outputs(outputs, self.fingerprints)
         if wanted.component.deterministic:
             seconds = time.perf_counter() - self.clock - outcome.started
             # Without room or permission for the cache the step is still done; it will only not be reused.

@@ -162,6 +162,17 @@ def check_outputs(step: Step, outputs: dict[str, str]) -> None:
             raise StepFailed(f"did not write its output '{name}': the folder is empty")
 
 
+def fingerprint_outputs(outputs: dict[str, str], fingerprints: Fingerprints) -> dict[str, str]:
+    """The content of each output. Raises StepFailed for what has none, such as a pipe or a file that may not be read."""
+    made = {}
+    for name, path in outputs.items():
+        try:
+            made[name] = fingerprints.of(path)
+        except OSError as error:
+            raise StepFailed(f"wrote what cannot be kept as its output '{name}': {error}") from None
+    return made
+
+
 def is_file(step: Step, output: str) -> bool:
     return output in step.outputs and step.outputs[output].type in FILE_TYPES
 
