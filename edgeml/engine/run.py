@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 from edgeml.engine import files, folder, git, isolate, step
 from edgeml.engine.alias import Aliases
 from edgeml.engine.cache import Cache
-from edgeml.engine.fingerprint import Fingerprints, digest
+from edgeml.engine.fingerprint import Fingerprints, digest, digits
+from edgeml.engine.guard import Guard
 from edgeml.engine.snapshot import Snapshot, take
 from edgeml.errors import EdgemlError
 from edgeml.pipeline.graph import Graph, Step, datastore_of, describe_value, sources_of
@@ -48,13 +49,14 @@ class Options(NamedTuple):
 class Outcome:
     """What became of one step. `fingerprints` are by output, times in seconds since the run began."""
 
-    __slots__ = ("exit_code", "fingerprints", "key", "message", "seconds", "started", "status", "trials")
+    __slots__ = ("exit_code", "fingerprints", "key", "message", "parts", "seconds", "started", "status", "trials")
 
     def __init__(self, status: str = SKIPPED, message: str = "") -> None:
         self.status = status
         self.message = message
         self.exit_code: int | None = None
         self.key = ""
+        self.parts: dict[str, Any] = {}
         self.started = 0.0
         self.seconds = 0.0
         self.fingerprints: dict[str, str] = {}
@@ -101,6 +103,7 @@ class Engine:
         self.zones = _zones(graph, options.edge_datastores)
         self.snapshots: dict[tuple[str, tuple[str, ...]], Snapshot] = {}
         self.aliases = Aliases()
+        self.guard = Guard(self.folder.lock)
         self.sources = step.Sources({}, {}, self.aliases.of)
         self.outcomes: dict[str, Outcome] = {}
         self.processes: dict[str, step.Process] = {}
@@ -131,11 +134,14 @@ class Engine:
         finally:
             if previous is not None:
                 signal.signal(signal.SIGTERM, previous)
+            self.guard.close()
             self._publish()
             self.aliases.close()
             self.fingerprints.save()
             record = self._record(status, question.answer(), digest_of_pipeline)
             self.folder.write(record)
+            self.folder.write_code(self._code_digests())
+            self.folder.close()
         failures = {name: outcome for name, outcome in self.outcomes.items() if outcome.status == FAILED}
         return Result(status, self.folder.path, record, failures)
 
@@ -214,7 +220,8 @@ class Engine:
         zones = self.zones[wanted.name]
         outputs = {name: self.folder.output(wanted.name, name, zones[name]) for name in wanted.outputs}
         self.folder.prepare(wanted.name, {name: zones[name] for name in outputs})
-        outcome.key = step.key_of(wanted, snapshot, self.interpreter, self.sources, self.fingerprints)
+        parts = step.parts_of(wanted, snapshot, self.interpreter, self.sources, self.fingerprints)
+        outcome.key, outcome.parts = step.key_of(parts), step.short_parts(parts)
         implicit = self._implicit(wanted)
         cached = self.cache.fetch(outcome.key, {**outputs, **implicit}) if self.may_reuse(wanted) else None
         if cached is not None:
@@ -229,7 +236,7 @@ class Engine:
         else:
             self.produce(wanted, snapshot, outputs, self.folder.job(wanted.name))
         outcome.exit_code = 0
-        outcome.fingerprints = {name: self.fingerprints.of(path) for name, path in outputs.items()}
+        outcome.fingerprints = step.fingerprint_outputs(outputs, self.fingerprints)
         if wanted.component.deterministic:
             seconds = time.perf_counter() - self.clock - outcome.started
             # Without room or permission for the cache the step is still done; it will only not be reused.
@@ -292,7 +299,7 @@ class Engine:
             with self.lock:
                 if self.stopping:
                     raise step.StepFailed("was not started")
-                process = self.processes[job.name] = step.Process(command, job.work, environment, job.log)
+                process = self.processes[job.name] = step.Process(command, job.work, environment, job.log, self.guard)
             try:
                 return process.wait(seconds)
             finally:
@@ -354,8 +361,17 @@ class Engine:
         parts += sorted({self._snapshot(wanted).fingerprint for wanted in self.graph.steps.values()})
         return digest("\n".join(parts).encode())
 
+    def _code_digests(self) -> dict[str, dict[str, str]]:
+        return {
+            digits(snapshot.fingerprint)[: step.SHORT]: {
+                name: digits(made)[: step.SHORT] + "x" * made.endswith("x") for name, made in snapshot.digests.items()
+            }
+            for snapshot in self.snapshots.values()
+        }
+
     def _record(self, status: str, commit: git.Commit | None, pipeline_digest: str) -> dict[str, Any]:
         now = time.perf_counter() - self.clock
+        milliseconds = int(self.began % 1 * 1000)
         return {
             "version": 1,
             "run": self.folder.name,
@@ -365,9 +381,11 @@ class Engine:
             "pid": os.getpid(),
             "pipeline_digest": pipeline_digest,
             "git": {"commit": commit.commit, "dirty": commit.dirty} if commit else {"commit": "", "dirty": False},
-            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.began)),
+            # To the millisecond: runs are ordered by it, and two may begin in one second.
+            "started": time.strftime(f"%Y-%m-%dT%H:%M:%S.{milliseconds:03d}Z", time.gmtime(self.began)),
             "seconds": round(now, 3),
             "python": sys.version.split()[0],
+            "forced": self.options.force or self.graph.force_rerun,
             "inputs": {name: describe_value(value) for name, value in self.graph.inputs.items()},
             "steps": [self._describe(wanted) for wanted in self.graph.steps.values()],
             "outputs": {
@@ -395,6 +413,8 @@ class Engine:
             "command": self.commands.get(wanted.name, ""),
             "needs": sorted(wanted.needs),
             "key": outcome.key,
+            "parts": outcome.parts,
+            "deterministic": wanted.component.deterministic,
             **({"trials": outcome.trials} if outcome.trials else {}),
             "inputs": {name: describe_value(value) for name, value in wanted.inputs.items()},
             "outputs": {

@@ -67,7 +67,8 @@ class _Trials:
 
     def recall(self, number: int, trial: Step) -> float | None:
         engine = self.engine
-        self.keys[number] = step.key_of(trial, self.snapshot, engine.interpreter, engine.sources, engine.fingerprints)
+        parts = step.parts_of(trial, self.snapshot, engine.interpreter, engine.sources, engine.fingerprints)
+        self.keys[number] = step.key_of(parts)
         outputs = self.outputs(number)
         for path in outputs.values():
             os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -84,7 +85,7 @@ class _Trials:
     def keep(self, number: int, trial: Step, metric: float, seconds: float) -> None:
         if trial.component.deterministic:
             outputs = self.outputs(number)
-            fingerprints = {name: self.engine.fingerprints.of(path) for name, path in outputs.items()}
+            fingerprints = step.fingerprint_outputs(outputs, self.engine.fingerprints)
             with contextlib.suppress(OSError):
                 self.engine.cache.store(self.keys[number], outputs, fingerprints, seconds, {self.metric: metric})
 

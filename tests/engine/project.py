@@ -45,6 +45,22 @@ class Project:
         assert "Traceback" not in done.stderr.replace("  | Traceback", "")
         return done
 
+    def edgeml(self, *args: str, check: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
+        """Any other verb, in this project."""
+        done = subprocess.run(
+            [*EDGEML, *args],
+            cwd=self.folder,
+            env={**os.environ, **env},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=60,
+        )
+        if check is not None:
+            assert done.returncode == check, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
     def record(self, *args: str, check: int = 0, **env: str) -> dict:
         return json.loads(self.run("--json", *args, check=check, **env).stdout)
 
