@@ -18,8 +18,8 @@ def first(dst: dsl.OutputPath(str)):
 def then(n: int, src: str, dst: dsl.OutputPath(str)):
     import os
 
-    with open(src) as source, open(dst, "w") as target, open(os.environ["TRACE"], "a") as trace:
-        target.write(str(int(source.read()) + 1))
+    with open(dst, "w") as target, open(os.environ["TRACE"], "a") as trace:
+        target.write(str(int(src) + 1))
         trace.write(dst + "\n")
 
 
