@@ -72,7 +72,7 @@ def parts_of(
         "inputs": {name: token(value) for name, value in step.inputs.items()},
         "outputs": {name: output.type for name, output in step.outputs.items()},
         "variables": {name: token(value) for name, value in step.environment_variables.items()},
-        "kind": [step.sweep, step.parallel, step.distribution and step.distribution[:2]],
+        "kind": [step.sweep, step.parallel, step.distribution],
     }
 
 

@@ -74,7 +74,6 @@ class Distribution(NamedTuple):
 
     type: str
     processes: int
-    line: int
 
 
 class Component(NamedTuple):

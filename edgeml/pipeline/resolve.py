@@ -213,14 +213,16 @@ class _Resolver:
         declared = load.section(node, "distribution") if "distribution" in node else component.distribution
         if not declared:
             return None
-        count = self.reader(scope)(declared, "process_count_per_instance")
+        kind = load.text(declared, "type", "pytorch").lower()
+        key = "worker_count" if kind == "tensorflow" else "process_count_per_instance"
+        count = self.reader(scope)(declared, key)
         try:
             processes = 1 if count is None else int(count)
         except (TypeError, ValueError):
             processes = 0
         if processes < 1:
-            raise at(declared, "process_count_per_instance", "'process_count_per_instance' must be 1 or more")
-        return Distribution(load.text(declared, "type", "pytorch").lower(), processes, declared.line)
+            raise at(declared, key, f"'{key}' must be 1 or more")
+        return Distribution(kind, processes)
 
     def reader(self, scope: _Scope) -> Callable[[Mapping, str], Any]:
         """Reads a key that may be bound to a literal input of the pipeline."""
