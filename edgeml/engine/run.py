@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeml.engine import files, folder, git, isolate, step
 from edgeml.engine.alias import Aliases
@@ -21,6 +21,9 @@ from edgeml.engine.snapshot import Snapshot, take
 from edgeml.errors import EdgemlError
 from edgeml.pipeline.graph import Graph, Step, datastore_of, describe_value, sources_of
 from edgeml.pipeline.resolve import ARTIFACTS
+
+if TYPE_CHECKING:
+    from edgeml.engine.environment import Launcher
 
 COMPLETED, CACHED, FAILED, SKIPPED = "completed", "cached", "failed", "skipped"
 CANCELLED, RUNNING, INTERRUPTED = "cancelled", "running", "interrupted"
@@ -33,6 +36,7 @@ class Options(NamedTuple):
     """How to run. `state` is the project's own folder.
 
     Each step gets `variables`; `provided` are variables for those whose component's tag asks for them, by its word.
+    A `launcher` starts steps in their declared environments; without one they run in this Python.
     """
 
     state: str
@@ -43,6 +47,7 @@ class Options(NamedTuple):
     edge_datastores: frozenset[str] = frozenset()
     variables: Mapping[str, str] = {}
     provided: Mapping[str, Mapping[str, str]] = {}
+    launcher: Launcher | None = None
 
 
 class Outcome:
@@ -209,7 +214,7 @@ class _Run:
         zones = self.zones[wanted.name]
         outputs = {name: self.folder.output(wanted.name, name, zones[name]) for name in wanted.outputs}
         self.folder.prepare(wanted.name, {name: zones[name] for name in outputs})
-        outcome.key = step.key_of(wanted, snapshot, self.interpreter, self.sources, self.fingerprints)
+        outcome.key = step.key_of(wanted, snapshot, self._identity(wanted), self.sources, self.fingerprints)
         implicit = self._implicit(wanted)
         reusable = wanted.component.deterministic and not (self.options.force or self.graph.force_rerun)
         cached = self.cache.fetch(outcome.key, {**outputs, **implicit}) if reusable else None
@@ -243,7 +248,8 @@ class _Run:
         command = step.command_of(wanted, outputs, self.sources)
         environment = self.base_environment | self._provided(wanted) | step.variables_of(wanted, outputs, self.sources)
         environment["AZUREML_RUN_ID"] = f"{self.folder.name}.{wanted.name}"
-        if isolate.is_needed(command):
+        launcher = self.options.launcher
+        if launcher is None and isolate.is_needed(command):
             try:
                 own = isolate.make(os.path.join(os.path.dirname(work), "environment"), self.python)
             except subprocess.CalledProcessError as error:
@@ -254,8 +260,11 @@ class _Run:
         with self.lock:
             if self.stopping:
                 raise step.StepFailed("was not started")
-            process = self.processes[wanted.name] = step.Process(
-                command, work, environment, self.folder.log(wanted.name)
+            log = self.folder.log(wanted.name)
+            process = self.processes[wanted.name] = (
+                launcher.start(wanted, command, work, environment, outputs, self.sources, log)
+                if launcher is not None
+                else step.Process(command, work, environment, log)
             )
         try:
             return process.wait()
@@ -278,6 +287,10 @@ class _Run:
         return {ARTIFACTS: self.folder.output(wanted.name, ARTIFACTS, zone)}
 
     # ---- environment ----
+
+    def _identity(self, wanted: Step) -> str:
+        """What identifies the place that a step runs in."""
+        return self.options.launcher.identity(wanted) if self.options.launcher else self.interpreter
 
     def _base_environment(self) -> dict[str, str]:
         """The ambient environment less the storage secrets, with the interpreter's own commands first on the path."""
@@ -351,6 +364,7 @@ class _Run:
             "message": outcome.message,
             "needs": sorted(wanted.needs),
             "key": outcome.key,
+            "environment": self._identity(wanted),
             "inputs": {name: describe_value(value) for name, value in wanted.inputs.items()},
             "outputs": {
                 name: {

@@ -49,10 +49,14 @@ class Component(NamedTuple):
     tags: dict[str, str]
     file: str
     line: int
+    environment_line: int = 0
 
 
 class Step(NamedTuple):
-    """A node to be run. `inputs` holds only those that have a value."""
+    """A node to be run. `inputs` holds only those that have a value.
+
+    `environment_at` is the file and the line that declare its environment.
+    """
 
     name: str
     component: Component
@@ -63,6 +67,7 @@ class Step(NamedTuple):
     compute: str
     needs: frozenset[str]
     line: int
+    environment_at: tuple[str, int] = ("", 0)
 
 
 class Graph(NamedTuple):

@@ -88,6 +88,7 @@ def _command(mapping: Mapping, *, name: str, inputs: dict[str, Input]) -> Compon
         tags={str(key): str(value) for key, value in section(mapping, "tags").items()},
         file=mapping.file,
         line=mapping.line_of("command"),
+        environment_line=mapping.line_of("environment"),
     )
     _check_placeholders(made)
     return made

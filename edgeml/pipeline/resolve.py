@@ -183,16 +183,20 @@ class _Resolver:
             bound = self.value(scope, declared, variable)
             variables[str(variable)] = "" if bound is None else bound
         values = [value for value in (*inputs.values(), *variables.values()) if value is not None]
+        own = load.environment(node)
         return Step(
             name=scope.prefix + name,
             component=component,
             inputs={key: value for key, value in inputs.items() if value is not None},
             outputs={output: self.output(scope, name, node, output) for output in component.outputs},
-            environment=load.environment(node) or component.environment,
+            environment=own or component.environment,
             environment_variables=variables,
             compute=self.plain(scope, node, "compute"),
             needs=frozenset(source.step for value in values for source in sources_of(value)),
             line=scope.jobs.line_of(name),
+            environment_at=(
+                (node.file, node.line_of("environment")) if own else (component.file, component.environment_line)
+            ),
         )
 
     # ---- inputs ----

@@ -1,0 +1,136 @@
+"""Images of declared environments: found, pulled or built, and named by content so that none is built twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable
+
+from edgeml.engine.environment import Declared
+from edgeml.engine.fingerprint import Fingerprints, digest, walk
+from edgeml.errors import EdgemlError
+
+_NAME = "edgeml/environment"
+_PREFIX = "/opt/edgeml-environment"
+_FIND_CONDA = "command -v conda || command -v micromamba || command -v mamba"
+_RECIPE = """\
+FROM {base}
+USER root
+COPY environment.yml {prefix}.yml
+RUN CONDA_ALWAYS_YES=true MAMBA_ALWAYS_YES=true {tool} {create} --prefix {prefix} --file {prefix}.yml
+ENV PATH={prefix}/bin:$PATH CONDA_PREFIX={prefix} CONDA_DEFAULT_ENV={prefix}
+"""
+
+
+class Images:
+    """Images on one daemon. `logs` is the folder for what builds print, `say` is told of what takes time."""
+
+    def __init__(self, docker: str, bridge: bool, logs: str, say: Callable[[str], None]) -> None:
+        self.docker = docker
+        self.logs = logs
+        self.say = say
+        # Building fetches packages. Without a bridge only the host's network does; no private row is there yet.
+        self.network = [] if bridge else ["--network", "host"]
+        self._known: dict[Declared, str] = {}
+
+    def of(self, step: str, declared: Declared) -> str:
+        """The id of the image that a step's environment stands for. Raises EdgemlError where it cannot be had."""
+        if declared not in self._known:
+            if declared.build:
+                self._known[declared] = self._built(step, declared)
+            elif not declared.image:
+                raise declared.refusal(f"the environment of step '{step}' has no image for --env docker; add image")
+            elif declared.conda:
+                self._known[declared] = self._with_conda(step, declared)
+            else:
+                self._known[declared] = self._present(step, declared)
+        return self._known[declared]
+
+    def _present(self, step: str, declared: Declared) -> str:
+        found = self._id(declared.image)
+        if not found:
+            self.say(f"pulling {declared.image} for step '{step}'")
+            pulled = self._ask("pull", "--quiet", declared.image)
+            found = self._id(declared.image)
+            if pulled.returncode or not found:
+                raise declared.refusal(
+                    f"the image {declared.image} of step '{step}' is not on this machine "
+                    f"and cannot be pulled: {last_line(pulled.stderr)}"
+                )
+        return found
+
+    def _built(self, step: str, declared: Declared) -> str:
+        try:
+            content = _context_digest(declared.build)
+        except OSError as error:
+            raise declared.refusal(f"the build context of step '{step}' cannot be read: {error}") from None
+        tag = _tag(content, declared.dockerfile)
+        file = os.path.join(declared.build, declared.dockerfile)
+        return self._id(tag) or self._build(step, declared, tag, declared.build, file)
+
+    def _with_conda(self, step: str, declared: Declared) -> str:
+        base = self._present(step, declared)
+        tag = _tag(base, declared.conda, _RECIPE)
+        if found := self._id(tag):
+            return found
+        asked = self._ask("run", "--rm", "--network", "none", "--entrypoint", "sh", base, "-c", _FIND_CONDA)
+        tool = asked.stdout.strip()
+        if asked.returncode or not tool:
+            raise declared.refusal(
+                f"the image {declared.image} of step '{step}' has no conda, mamba or micromamba for its conda_file; "
+                "name an image that has, or give a build with a Dockerfile"
+            )
+        create = "env create" if tool.endswith("/conda") else "create"
+        with tempfile.TemporaryDirectory() as context:
+            file = os.path.join(context, "Dockerfile")
+            with open(file, "w", encoding="utf-8") as stream:
+                stream.write(_RECIPE.format(base=declared.image, prefix=_PREFIX, tool=tool, create=create))
+            with open(os.path.join(context, "environment.yml"), "w", encoding="utf-8") as stream:
+                stream.write(declared.conda)
+            return self._build(step, declared, tag, context, file)
+
+    def _build(self, step: str, declared: Declared, tag: str, context: str, dockerfile: str) -> str:
+        os.makedirs(self.logs, exist_ok=True)
+        log = os.path.join(self.logs, tag.rpartition(":")[2][:16] + ".log")
+        self.say(f"building the image of step '{step}' (log: {os.path.relpath(log)})")
+        command = [self.docker, "build", *self.network, "--tag", tag, "--file", dockerfile, context]
+        with open(log, "wb") as stream:
+            code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream).returncode
+        found = "" if code else self._id(tag)
+        if not found:
+            with open(log, encoding="utf-8", errors="replace") as written:
+                why = last_line(written.read())
+            raise declared.refusal(
+                f"the image of step '{step}' cannot be built: {why}; the whole log is {os.path.relpath(log)}"
+            )
+        return found
+
+    def _id(self, reference: str) -> str:
+        asked = self._ask("image", "inspect", "--format", "{{.Id}}", reference)
+        return asked.stdout.strip() if asked.returncode == 0 else ""
+
+    def _ask(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        try:
+            return subprocess.run(
+                [self.docker, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+            )
+        except OSError as error:
+            raise EdgemlError(f"{self.docker} cannot be run ({error}); mend the installation of docker") from None
+
+
+def last_line(text: str) -> str:
+    """The last line that says something."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "it does not say why")
+
+
+def _tag(*parts: str) -> str:
+    return f"{_NAME}:{digest(json.dumps(parts).encode()).partition(':')[2]}"
+
+
+def _context_digest(folder: str) -> str:
+    """The content of a build context; file modes count, because COPY keeps them."""
+    entries = walk(folder)
+    modes = [[name, os.stat(path).st_mode & 0o111] for name, kind, path in sorted(entries) if kind == "file"]
+    return Fingerprints(os.devnull).of(folder) + json.dumps(modes)
