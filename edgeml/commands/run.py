@@ -146,20 +146,15 @@ def run(
 def _tell_of_unused(graph: Graph, python: str) -> None:
     count = len({str(step.environment) for step in graph.steps.values() if step.environment})
     if count:
-        plural, them = ("", "it") if count == 1 else ("s", "them")
-        is_ = "is" if count == 1 else "are"
-        _say(
-            f"steps run in {python}; {count} declared environment{plural} {is_} not used (--env docker honours {them})"
-        )
+        which, them = ("environment is", "it") if count == 1 else ("environments are", "them")
+        _say(f"steps run in {python}; {count} declared {which} not used (--env docker honours {them})")
 
 
 def _tell_of_lost_metrics(variables: Mapping[str, str]) -> None:
     from edgeml.engine.docker import is_file_store
 
     if is_file_store(variables.get("MLFLOW_TRACKING_URI") or os.environ.get("MLFLOW_TRACKING_URI", "")):
-        _say(
-            "containers do not reach the MLflow store, which is a file; set MLFLOW_TRACKING_URI to a server to log there"
-        )
+        _say("containers do not reach the MLflow store, which is a file; set MLFLOW_TRACKING_URI to a server's address")
 
 
 def _say(message: str) -> None:

@@ -17,7 +17,7 @@ _PREFIX = "/opt/edgeml-environment"
 _FIND_CONDA = "command -v conda || command -v micromamba || command -v mamba"
 _RECIPE = """\
 FROM {base}
-USER root
+USER 0
 COPY environment.yml {prefix}.yml
 RUN CONDA_ALWAYS_YES=true MAMBA_ALWAYS_YES=true {tool} {create} --prefix {prefix} --file {prefix}.yml
 ENV PATH={prefix}/bin:$PATH CONDA_PREFIX={prefix} CONDA_DEFAULT_ENV={prefix}
@@ -95,7 +95,7 @@ class Images:
         os.makedirs(self.logs, exist_ok=True)
         log = os.path.join(self.logs, tag.rpartition(":")[2][:16] + ".log")
         self.say(f"building the image of step '{step}' (log: {os.path.relpath(log)})")
-        command = [self.docker, "build", *self.network, "--tag", tag, "--file", dockerfile, context]
+        command = [self.docker, "build", "--force-rm", *self.network, "--tag", tag, "--file", dockerfile, context]
         with open(log, "wb") as stream:
             code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream).returncode
         found = "" if code else self._id(tag)
