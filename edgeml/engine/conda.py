@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Callable, Mapping
 
 from edgeml.engine import files, isolate
-from edgeml.engine.environment import Declared
+from edgeml.engine.environment import Declared, key
 from edgeml.engine.fingerprint import digest
 from edgeml.engine.image import last_line
 from edgeml.engine.step import Process, Sources, StepFailed
@@ -22,21 +22,20 @@ _WHOLE = ".edgeml-whole"  # in an environment that was made to its end; conda's 
 
 
 def prepare(declared: Mapping[str, Declared], state: str, say: Callable[[str], None]) -> Conda:
-    """A launcher with an environment for each step. Raises EdgemlError where conda or one of them cannot be had."""
+    """A launcher with every environment made. Raises EdgemlError where conda or one of them cannot be had."""
     tool = next((found for name in _TOOLS if (found := shutil.which(name))), None)
     if tool is None:
         raise EdgemlError("--env conda needs conda, mamba or micromamba on the PATH; install one, or try --env docker")
-    for step, wanted in declared.items():
+    for wanted in declared.values():
         if not wanted.conda:
             raise wanted.refusal(
-                f"the environment of step '{step}' has no conda_file for --env conda; add one, or take --env docker"
+                f"the environment of step '{wanted.step}' has no conda_file for --env conda; name one or use docker"
             )
-    prefixes = {step: _prefix(tool, step, wanted, state, say) for step, wanted in declared.items()}
-    return Conda(tool, prefixes)
+    return Conda(tool, {name: _prefix(tool, wanted, state, say) for name, wanted in declared.items()})
 
 
 class Conda:
-    """Runs each step in its environment (prefixes by step)."""
+    """Runs each step in its environment (prefixes by environment)."""
 
     def __init__(self, tool: str, prefixes: Mapping[str, str]) -> None:
         # conda alone would hold the output back until the step ends.
@@ -45,7 +44,7 @@ class Conda:
         self.identities = {prefix: _identity(prefix) for prefix in {*prefixes.values()}}
 
     def identity(self, step: Step) -> str:
-        return self.identities[self.prefixes[step.name]]
+        return self.identities[self.prefixes[key(step)]]
 
     def start(
         self,
@@ -57,7 +56,7 @@ class Conda:
         sources: Sources,
         log: str,
     ) -> Process:
-        prefix = self.prefixes[step.name]
+        prefix = self.prefixes[key(step)]
         folder = os.path.dirname(work)
         if isolate.is_needed(command):
             try:
@@ -76,7 +75,7 @@ def _is_conda(tool: str) -> bool:
     return os.path.basename(tool) == "conda"
 
 
-def _prefix(tool: str, step: str, declared: Declared, state: str, say: Callable[[str], None]) -> str:
+def _prefix(tool: str, declared: Declared, state: str, say: Callable[[str], None]) -> str:
     """The folder of an environment that is whole; two engines that want the same one make it once."""
     name = digest(declared.conda.encode("utf-8", "surrogateescape")).partition(":")[2][:16]
     folder = os.path.join(state, "environments")
@@ -87,12 +86,12 @@ def _prefix(tool: str, step: str, declared: Declared, state: str, say: Callable[
     with open(f"{prefix}.lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not os.path.exists(os.path.join(prefix, _WHOLE)):
-            say(f"making the conda environment of step '{step}' (log: {os.path.relpath(prefix)}.log)")
-            _create(tool, step, declared, prefix)
+            say(f"making the conda environment of step '{declared.step}' (log: {os.path.relpath(prefix)}.log)")
+            _create(tool, declared, prefix)
     return prefix
 
 
-def _create(tool: str, step: str, declared: Declared, prefix: str) -> None:
+def _create(tool: str, declared: Declared, prefix: str) -> None:
     files.remove(prefix)  # what an interruption left
     written, log = f"{prefix}.yml", f"{prefix}.log"
     files.write_atomically(written, declared.conda)
@@ -110,7 +109,8 @@ def _create(tool: str, step: str, declared: Declared, prefix: str) -> None:
         with open(log, encoding="utf-8", errors="replace") as told:
             why = last_line(told.read())
         raise declared.refusal(
-            f"the conda environment of step '{step}' cannot be made: {why}; the whole log is {os.path.relpath(log)}"
+            f"the conda environment of step '{declared.step}' cannot be made: {why}; "
+            f"the whole log is {os.path.relpath(log)}"
         )
     with open(os.path.join(prefix, _WHOLE), "w", encoding="utf-8"):
         pass

@@ -15,8 +15,8 @@ import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 
-from edgeml.engine.environment import Declared
-from edgeml.engine.image import Images, last_line
+from edgeml.engine.environment import Declared, key
+from edgeml.engine.image import Images, ask, last_line
 from edgeml.engine.step import Process, Sources, is_file
 from edgeml.errors import EdgemlError
 from edgeml.pipeline.graph import Data, FromStep, Step, Text, Value
@@ -24,7 +24,7 @@ from edgeml.pipeline.graph import Data, FromStep, Step, Text, Value
 # Of the ambient variables only these reach a step: all others describe this machine, not the container.
 _PASSED = ("MLFLOW_", "AZUREML_", "EDGEML_STORAGE_", "PYTHONUNBUFFERED")
 # What the client itself obeys cannot go through its environment.
-_CLIENTS_OWN = re.compile(r"HOME|PATH|BASH_ENV|ENV|TMPDIR|SSH_AUTH_SOCK|(DOCKER|BUILDKIT|LD|DYLD)_.*|.*_PROXY", re.I)
+_CLIENTS_OWN = re.compile(r"HOME|PATH|BASH_ENV|ENV|TMPDIR|SSH_AUTH_SOCK|(DOCKER|BUILDKIT|LD|DYLD)_.*")
 _ADDRESSES = ("EDGEML_STORAGE_ACCOUNT_URL", "MLFLOW_TRACKING_URI")
 _LOOPBACK = re.compile(r"https?://(localhost|127\.|\[::1\])")
 _CERTIFICATES = "EDGEML_STORAGE_CA_BUNDLE"
@@ -32,36 +32,39 @@ _CLIENT_KILLED = 125  # the client's own exit code where it lost the daemon or c
 
 
 def prepare(declared: Mapping[str, Declared], state: str, say: Callable[[str], None]) -> Docker:
-    """A launcher with an image for each step. Raises EdgemlError where docker or an image cannot be had."""
+    """A launcher with an image for each environment. Raises EdgemlError where docker or an image cannot be had."""
     program = shutil.which("docker")
     if program is None:
         raise EdgemlError("--env docker needs docker on the PATH; install it, or run without --env in this Python")
-    asked = _ask(program, "version", "--format", "{{.Server.Version}}")
+    asked = ask(program, "version", "--format", "{{.Server.Version}}")
     if asked.returncode:
         raise EdgemlError(
             f"--env docker: the docker daemon does not answer ({last_line(asked.stderr)}); "
             "start it, or point DOCKER_HOST at one"
         )
-    bridge = _ask(program, "network", "inspect", "bridge").returncode == 0
+    bridge = ask(program, "network", "inspect", "bridge").returncode == 0
     if not bridge:
         say("the docker daemon has no bridge network; steps run without a network")
     images = Images(program, bridge, os.path.join(state, "environments"), say)
-    return Docker(program, bridge, {step: images.of(step, wanted) for step, wanted in declared.items()})
+    rootless = "name=rootless" in ask(program, "info", "--format", "{{.SecurityOptions}}").stdout
+    user = "0:0" if rootless else f"{os.getuid()}:{os.getgid()}"  # a rootless daemon's root is who runs the daemon
+    return Docker(program, bridge, user, {name: images.of(wanted) for name, wanted in declared.items()})
 
 
 class Docker:
-    """Runs each step in its image (ids by step)."""
+    """Runs each step in its image (ids by environment), as `user`."""
 
-    def __init__(self, program: str, bridge: bool, images: Mapping[str, str]) -> None:
+    def __init__(self, program: str, bridge: bool, user: str, images: Mapping[str, str]) -> None:
         self.program = program
         self.bridge = bridge
+        self.user = user
         self.images = images
         setpriv = shutil.which("setpriv")
         # A killed engine can end nobody: the kernel asks the client to end, and the client its container.
         self.leash = [setpriv, "--pdeathsig", "TERM"] if setpriv else []
 
     def identity(self, step: Step) -> str:
-        return self.images[step.name]
+        return self.images[key(step)]
 
     def start(
         self,
@@ -78,11 +81,11 @@ class Docker:
         mounts = _mounts(step, work, environment, outputs, sources)
         line = [
             *self.leash,
-            *(self.program, "run", "--rm", "--init", "--name", name, "--user", f"{os.getuid()}:{os.getgid()}"),
+            *(self.program, "run", "--rm", "--init", "--name", name, "--user", self.user),
             *("--cap-drop", "ALL", "--security-opt", "no-new-privileges", *self._network(environment)),
             # The daemon's own log would be a second copy of what a step prints, out of the project's sight.
             *("--log-driver", "none", "--no-healthcheck", "--workdir", work, *variables, *mounts),
-            *("--entrypoint", "bash", self.images[step.name], "-c", command),
+            *("--entrypoint", "bash", self.images[key(step)], "-c", command),
         ]
         return Container(self.program, name, line, work, environment, log)
 
@@ -192,12 +195,3 @@ def _as_csv(fields: list[str]) -> str:
 
 def _container_name(run: str) -> str:
     return "edgeml-" + re.sub(r"[^A-Za-z0-9_.-]", "-", run) + "-" + os.urandom(4).hex()
-
-
-def _ask(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
-            [program, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
-        )
-    except OSError as error:
-        raise EdgemlError(f"{program} cannot be run ({error}); mend the installation of docker") from None

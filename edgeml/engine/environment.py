@@ -20,9 +20,10 @@ from edgeml.pipeline.source import PipelineError, read
 class Declared(NamedTuple):
     """An environment's parts, each empty where it has none: `conda` is the text of its conda file.
 
-    `file` and `line` are where it is written.
+    `step` is the first that runs in it, `file` and `line` are where it is written.
     """
 
+    step: str
     image: str
     build: str
     dockerfile: str
@@ -61,7 +62,10 @@ def prepare(kind: str, graph: Graph, maps: Mapping[str, str], state: str, say: C
     `maps` gives environments that are not on this machine a local source. Raises EdgemlError, before any step
     starts, for whatever cannot be honoured.
     """
-    declared = {name: _declared(step, kind, maps) for name, step in graph.steps.items()}
+    declared: dict[str, Declared] = {}
+    for step in graph.steps.values():
+        if key(step) not in declared:
+            declared[key(step)] = _declared(step, kind, maps)
     if kind == "docker":
         from edgeml.engine import docker
 
@@ -69,6 +73,11 @@ def prepare(kind: str, graph: Graph, maps: Mapping[str, str], state: str, say: C
     from edgeml.engine import conda
 
     return conda.prepare(declared, state, say)
+
+
+def key(step: Step) -> str:
+    """What steps with the same environment have in common."""
+    return json.dumps(step.environment, sort_keys=True, default=str)
 
 
 def _declared(step: Step, kind: str, maps: Mapping[str, str]) -> Declared:
@@ -89,14 +98,14 @@ def _declared(step: Step, kind: str, maps: Mapping[str, str]) -> Declared:
                 line,
             )
         if not mapped.endswith((".yml", ".yaml")) and not os.path.exists(mapped):
-            return Declared(mapped, "", "", "", file, line)
+            return Declared(step.name, mapped, "", "", "", file, line)
         path = os.path.abspath(mapped)
     if not os.path.isfile(path):
         wrong = "is a folder; name the YAML file in it" if os.path.isdir(path) else "does not exist; check the path"
         raise PipelineError(f"the environment {os.path.relpath(path)} of step '{step.name}' {wrong}", file, line)
     document = read(path)
     if "dependencies" in document:  # a conda file in the place of the environment that would name it
-        return Declared("", "", "", _text(path), path, document.line_of("dependencies"))
+        return Declared(step.name, "", "", "", _text(path), path, document.line_of("dependencies"))
     wrapper = YamlMapping(path, document.line)
     wrapper["environment"] = document
     return _from_mapping(step.name, load.environment(wrapper), path, document.line, document.line_of)
@@ -121,18 +130,18 @@ def _from_mapping(
         if not os.path.isfile(os.path.join(path, dockerfile)):
             missing = os.path.relpath(os.path.join(path, dockerfile))
             raise refuse("build", f"is built with {missing}, which does not exist; check path and dockerfile_path")
-        return Declared("", path, dockerfile, "", file, line_of("build"))
+        return Declared(step, "", path, dockerfile, "", file, line_of("build"))
     if conda is None:
         if not isinstance(image, str) or not image:
             raise refuse("image", "has neither image nor build nor conda_file; add one of them")
-        return Declared(image, "", "", "", file, line_of("image"))
+        return Declared(step, image, "", "", "", file, line_of("image"))
     if isinstance(conda, dict):
         text = json.dumps(conda, indent=1)  # JSON is YAML
     elif not os.path.isfile(str(conda)):
         raise refuse("conda_file", f"has the conda file {os.path.relpath(str(conda))}, which does not exist")
     else:
         text = _text(str(conda))
-    return Declared(image if isinstance(image, str) else "", "", "", text, file, line_of("conda_file"))
+    return Declared(step, image if isinstance(image, str) else "", "", "", text, file, line_of("conda_file"))
 
 
 def _text(path: str) -> str:

@@ -33,54 +33,50 @@ class Images:
         self.say = say
         # Building fetches packages. Without a bridge only the host's network does; no private row is there yet.
         self.network = [] if bridge else ["--network", "host"]
-        self._known: dict[Declared, str] = {}
 
-    def of(self, step: str, declared: Declared) -> str:
-        """The id of the image that a step's environment stands for. Raises EdgemlError where it cannot be had."""
-        if declared not in self._known:
-            if declared.build:
-                self._known[declared] = self._built(step, declared)
-            elif not declared.image:
-                raise declared.refusal(f"the environment of step '{step}' has no image for --env docker; add image")
-            elif declared.conda:
-                self._known[declared] = self._with_conda(step, declared)
-            else:
-                self._known[declared] = self._present(step, declared)
-        return self._known[declared]
+    def of(self, declared: Declared) -> str:
+        """The id of the image that an environment stands for. Raises EdgemlError where it cannot be had."""
+        if declared.build:
+            return self._built(declared)
+        if not declared.image:
+            raise declared.refusal(
+                f"the environment of step '{declared.step}' has no image for --env docker; add image"
+            )
+        return self._with_conda(declared) if declared.conda else self._present(declared)
 
-    def _present(self, step: str, declared: Declared) -> str:
+    def _present(self, declared: Declared) -> str:
         found = self._id(declared.image)
         if not found:
-            self.say(f"pulling {declared.image} for step '{step}'")
-            pulled = self._ask("pull", "--quiet", declared.image)
+            self.say(f"pulling {declared.image} for step '{declared.step}'")
+            pulled = ask(self.docker, "pull", "--quiet", declared.image)
             found = self._id(declared.image)
             if pulled.returncode or not found:
                 raise declared.refusal(
-                    f"the image {declared.image} of step '{step}' is not on this machine "
+                    f"the image {declared.image} of step '{declared.step}' is not on this machine "
                     f"and cannot be pulled: {last_line(pulled.stderr)}"
                 )
         return found
 
-    def _built(self, step: str, declared: Declared) -> str:
+    def _built(self, declared: Declared) -> str:
         try:
             content = _context_digest(declared.build)
         except OSError as error:
-            raise declared.refusal(f"the build context of step '{step}' cannot be read: {error}") from None
+            raise declared.refusal(f"the build context of step '{declared.step}' cannot be read: {error}") from None
         tag = _tag(content, declared.dockerfile)
         file = os.path.join(declared.build, declared.dockerfile)
-        return self._id(tag) or self._build(step, declared, tag, declared.build, file)
+        return self._id(tag) or self._build(declared, tag, declared.build, file)
 
-    def _with_conda(self, step: str, declared: Declared) -> str:
-        base = self._present(step, declared)
+    def _with_conda(self, declared: Declared) -> str:
+        base = self._present(declared)
         tag = _tag(base, declared.conda, _RECIPE)
         if found := self._id(tag):
             return found
-        asked = self._ask("run", "--rm", "--network", "none", "--entrypoint", "sh", base, "-c", _FIND_CONDA)
+        asked = ask(self.docker, "run", "--rm", "--network", "none", "--entrypoint", "sh", base, "-c", _FIND_CONDA)
         tool = asked.stdout.strip()
         if asked.returncode or not tool:
             raise declared.refusal(
-                f"the image {declared.image} of step '{step}' has no conda, mamba or micromamba for its conda_file; "
-                "name an image that has, or give a build with a Dockerfile"
+                f"the image {declared.image} of step '{declared.step}' has no conda, mamba or micromamba "
+                "for its conda_file; name an image that has, or give a build with a Dockerfile"
             )
         create = "env create" if tool.endswith("/conda") else "create"
         with tempfile.TemporaryDirectory() as context:
@@ -89,12 +85,12 @@ class Images:
                 stream.write(_RECIPE.format(base=declared.image, prefix=_PREFIX, tool=tool, create=create))
             with open(os.path.join(context, "environment.yml"), "w", encoding="utf-8") as stream:
                 stream.write(declared.conda)
-            return self._build(step, declared, tag, context, file)
+            return self._build(declared, tag, context, file)
 
-    def _build(self, step: str, declared: Declared, tag: str, context: str, dockerfile: str) -> str:
+    def _build(self, declared: Declared, tag: str, context: str, dockerfile: str) -> str:
         os.makedirs(self.logs, exist_ok=True)
         log = os.path.join(self.logs, tag.rpartition(":")[2][:16] + ".log")
-        self.say(f"building the image of step '{step}' (log: {os.path.relpath(log)})")
+        self.say(f"building the image of step '{declared.step}' (log: {os.path.relpath(log)})")
         command = [self.docker, "build", "--force-rm", *self.network, "--tag", tag, "--file", dockerfile, context]
         with open(log, "wb") as stream:
             code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream).returncode
@@ -103,21 +99,23 @@ class Images:
             with open(log, encoding="utf-8", errors="replace") as written:
                 why = last_line(written.read())
             raise declared.refusal(
-                f"the image of step '{step}' cannot be built: {why}; the whole log is {os.path.relpath(log)}"
+                f"the image of step '{declared.step}' cannot be built: {why}; the whole log is {os.path.relpath(log)}"
             )
         return found
 
     def _id(self, reference: str) -> str:
-        asked = self._ask("image", "inspect", "--format", "{{.Id}}", reference)
+        asked = ask(self.docker, "image", "inspect", "--format", "{{.Id}}", reference)
         return asked.stdout.strip() if asked.returncode == 0 else ""
 
-    def _ask(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        try:
-            return subprocess.run(
-                [self.docker, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
-            )
-        except OSError as error:
-            raise EdgemlError(f"{self.docker} cannot be run ({error}); mend the installation of docker") from None
+
+def ask(docker: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What a short command of the client prints and returns."""
+    try:
+        return subprocess.run(
+            [docker, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+        )
+    except OSError as error:
+        raise EdgemlError(f"{docker} cannot be run ({error}); mend the installation of docker") from None
 
 
 def last_line(text: str) -> str:

@@ -53,9 +53,10 @@ esac
 PIPELINE = """
     jobs:
       a: {component: ./c.yml}
-      b: {component: ./c.yml}
+      b: {component: ./c.yml, inputs: {n: 1}}
 """
 COMPONENT = """
+    inputs: {n: {type: integer, default: 0}}
     outputs: {o: {type: uri_file}}
     environment: {image: some/image, conda_file: env/conda.yml}
     command: |
@@ -163,7 +164,7 @@ def test_an_environment_that_cannot_be_made_is_refused_with_its_place(project: P
     conda = Conda(project)
     project.write("env/conda.yml", "dependencies: [nonsense]\n")
     done = conda.run(check=2)
-    assert "edgeml: c.yml:3: the conda environment of step 'a' cannot be made: PackagesNotFoundError" in done.stderr
+    assert "edgeml: c.yml:4: the conda environment of step 'a' cannot be made: PackagesNotFoundError" in done.stderr
     assert "the whole log is .edgeml/environments/" in done.stderr
     assert not (project.folder / "out").exists()
     assert conda.run(check=2).stderr.count("PackagesNotFoundError") == 1, "half an environment is not taken for whole"
@@ -194,7 +195,7 @@ def test_a_step_without_a_conda_file_is_refused(project: Project, environment: s
 def test_a_registered_environment_is_given_a_conda_file(project: Project) -> None:
     conda = Conda(project)
     project.write("c.yml", COMPONENT.replace("{image: some/image, conda_file: env/conda.yml}", "azureml:own:1"))
-    assert "c.yml:3: the environment azureml:own:1 of step 'a' is not on this machine" in conda.run(check=2).stderr
+    assert "c.yml:4: the environment azureml:own:1 of step 'a' is not on this machine" in conda.run(check=2).stderr
     conda.run("--map", "azureml:own:1=env/conda.yml")
     assert conda.output() == "packaged\n"
 
