@@ -161,6 +161,7 @@ class _Resolver:
             bound = self.value(scope, declared, variable)
             variables[str(variable)] = "" if bound is None else bound
         values = [value for value in (*inputs.values(), *variables.values()) if value is not None]
+        own = load.environment(node)
         return Step(
             name=scope.prefix + name,
             component=component,
@@ -170,11 +171,14 @@ class _Resolver:
                 if value is not None and (sweep is None or key not in sweep.space)
             },
             outputs={output: self.output(scope, name, node, output) for output in component.outputs},
-            environment=load.environment(node) or component.environment,
+            environment=own or component.environment,
             environment_variables=variables,
             compute=self.plain(scope, node, "compute"),
             needs=frozenset(source.step for value in values for source in sources_of(value)),
             line=scope.jobs.line_of(name),
+            environment_at=(
+                (node.file, node.line_of("environment")) if own else (component.file, component.environment_line)
+            ),
             sweep=sweep,
             parallel=self.parallel(scope, name, node, component),
             distribution=self.distribution(scope, node, component),
