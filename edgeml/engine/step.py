@@ -163,7 +163,7 @@ def check_outputs(step: Step, outputs: dict[str, str]) -> None:
 
 
 def fingerprint_outputs(outputs: dict[str, str], fingerprints: Fingerprints) -> dict[str, str]:
-    """The content of each output. Raises StepFailed for what has none, such as a pipe or a file that may not be read."""
+    """The content of each output. Raises StepFailed for what has none: a pipe, a file that may not be read."""
     made = {}
     for name, path in outputs.items():
         try:
