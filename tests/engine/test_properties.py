@@ -1,7 +1,7 @@
 """Random graphs: however a pipeline is run, its outputs are those that its text says.
 
 What they should be is computed here from the drawn graph, without the engine. Fan-out, diamonds, pipelines in
-pipelines, optional inputs and twins (steps that are equal in all, so that they share a cache entry) come of the drawing.
+pipelines, optional inputs and twins (steps equal in all, which share a cache entry) come of the drawing.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def told_seed() -> None:
 
 
 class Leaf(NamedTuple):
-    """A command: its literal and the earlier nodes (or START) that it reads; None is an optional input without value."""
+    """A command: its literal and the earlier nodes (or START) that it reads; None is an optional input not set."""
 
     word: str | None
     first: int | None
