@@ -25,10 +25,11 @@ _VERSION = 1
 
 
 class Cached(NamedTuple):
-    """A hit: the fingerprint of each output and the seconds that the step took when it ran."""
+    """A hit: the fingerprint of each output, the seconds that the step took when it ran, and what was noted of it."""
 
     fingerprints: dict[str, str]
     seconds: float
+    note: Any
 
 
 class Cache:
@@ -50,7 +51,9 @@ class Cache:
         finally:
             os.close(held)
 
-    def store(self, key: str, outputs: dict[str, str], fingerprints: dict[str, str], seconds: float) -> None:
+    def store(
+        self, key: str, outputs: dict[str, str], fingerprints: dict[str, str], seconds: float, note: Any = None
+    ) -> None:
         """Add the outputs (paths by name) of a step that finished; an entry that says otherwise is replaced.
 
         Raises OSError.
@@ -63,7 +66,7 @@ class Cache:
         try:
             for name, path in outputs.items():
                 files.replicate(path, os.path.join(temporary, "outputs", name))
-            record = {"version": _VERSION, "outputs": fingerprints, "seconds": round(seconds, 3)}
+            record = {"version": _VERSION, "outputs": fingerprints, "seconds": round(seconds, 3), "note": note}
             with open(os.path.join(temporary, "entry.json"), "w", encoding="utf-8") as stream:
                 json.dump(record, stream)
             files.write_atomically(os.path.join(temporary, NOTED), json.dumps(_stats(temporary)))
@@ -115,7 +118,11 @@ class Cache:
         # Linking a file moves its ctime, hence after every use. In a cache that is read-only nothing was linked.
         with contextlib.suppress(OSError):
             files.write_atomically(os.path.join(entry, NOTED), json.dumps(after))
-        return Cached({name: recorded["outputs"][name] for name in targets}, float(recorded.get("seconds", 0)))
+        return Cached(
+            {name: recorded["outputs"][name] for name in targets},
+            float(recorded.get("seconds", 0)),
+            recorded.get("note"),
+        )
 
     def _intact(self, entry: str, recorded: dict[str, Any]) -> list[list[Any]] | None:
         """The state of the files of an entry that holds what the step wrote, or None."""

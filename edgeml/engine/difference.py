@@ -19,6 +19,7 @@ _NAMED = {
     "environment": "the declared environment changed",
     "interpreter": "the interpreter, or what is installed beside it, changed",
     "outputs": "the declared outputs changed",
+    "kind": "the settings of its sweep, mini-batches or processes changed",
 }
 
 Reason = dict[str, Any]

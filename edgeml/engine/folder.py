@@ -5,6 +5,7 @@ code.json                        digests of the code files of each snapshot, by 
 edge/<step>/<output>             what stays on the premises
 cloud/<step>/<output>            what is bound to a cloud datastore
 jobs/<step>/log.txt              what the step printed
+jobs/<step>/trials/<n>/log.txt   what a trial of a sweep printed
 jobs/<step>/outputs/<output>     links into edge/ or cloud/
 outputs/<name>                   the pipeline's outputs, links as well
 """
@@ -16,7 +17,7 @@ import errno
 import json
 import os
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgeml.engine import files
 from edgeml.errors import EdgemlError
@@ -28,6 +29,25 @@ _PATIENCE = 50  # tries: the guard of an engine that was killed, and `edgeml run
 _PARTS = (EDGE, CLOUD, "jobs", "outputs", "report")
 
 
+class Job(NamedTuple):
+    """The folder of one process: of a step, or of one trial of a sweep."""
+
+    name: str
+    folder: str
+
+    @property
+    def work(self) -> str:
+        return os.path.join(self.folder, "work")
+
+    @property
+    def log(self) -> str:
+        return os.path.join(self.folder, "log.txt")
+
+    @property
+    def environment(self) -> str:
+        return os.path.join(self.folder, "environment")
+
+
 class RunFolder:
     """One run's folder, made empty, and locked (by the open file `lock`) until it is closed or this process ends."""
 
@@ -36,11 +56,8 @@ class RunFolder:
         self.name = os.path.basename(self.path)
         self._make()
 
-    def work(self, step: str) -> str:
-        return os.path.join(self.path, "jobs", step, "work")
-
-    def log(self, step: str) -> str:
-        return os.path.join(self.path, "jobs", step, "log.txt")
+    def job(self, step: str) -> Job:
+        return Job(step, os.path.join(self.path, "jobs", step))
 
     def output(self, step: str, name: str, zone: str) -> str:
         return os.path.join(self.path, zone, step, name)

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeml.engine import files, folder, git, isolate, step
 from edgeml.engine.alias import Aliases
@@ -22,6 +22,9 @@ from edgeml.engine.snapshot import Snapshot, take
 from edgeml.errors import EdgemlError
 from edgeml.pipeline.graph import Graph, Step, datastore_of, describe_value, sources_of
 from edgeml.pipeline.resolve import ARTIFACTS
+
+if TYPE_CHECKING:
+    from edgeml.engine.environment import Launcher
 
 COMPLETED, CACHED, FAILED, SKIPPED = "completed", "cached", "failed", "skipped"
 CANCELLED, RUNNING, INTERRUPTED = "cancelled", "running", "interrupted"
@@ -34,6 +37,7 @@ class Options(NamedTuple):
     """How to run. `state` is the project's own folder.
 
     Each step gets `variables`; `provided` are variables for those whose component's tag asks for them, by its word.
+    A `launcher` starts steps in their declared environments; without one they run in this Python.
     """
 
     state: str
@@ -44,12 +48,13 @@ class Options(NamedTuple):
     edge_datastores: frozenset[str] = frozenset()
     variables: Mapping[str, str] = {}
     provided: Mapping[str, Mapping[str, str]] = {}
+    launcher: Launcher | None = None
 
 
 class Outcome:
     """What became of one step. `fingerprints` are by output, times in seconds since the run began."""
 
-    __slots__ = ("exit_code", "fingerprints", "key", "message", "parts", "seconds", "started", "status")
+    __slots__ = ("exit_code", "fingerprints", "key", "message", "parts", "seconds", "started", "status", "trials")
 
     def __init__(self, status: str = SKIPPED, message: str = "") -> None:
         self.status = status
@@ -60,6 +65,7 @@ class Outcome:
         self.started = 0.0
         self.seconds = 0.0
         self.fingerprints: dict[str, str] = {}
+        self.trials: list[dict[str, Any]] = []
 
 
 Listener = Callable[[str, Step, Outcome], None]
@@ -80,10 +86,12 @@ def run(graph: Graph, options: Options, listener: Listener) -> Result:
     Raises EdgemlError where nothing could be started. An interruption ends every child, is recorded in `run.json`
     and raised again.
     """
-    return _Run(graph, options, listener).run()
+    return Engine(graph, options, listener).run()
 
 
-class _Run:
+class Engine:
+    """One run of one graph; `run` is called once."""
+
     def __init__(self, graph: Graph, options: Options, listener: Listener) -> None:
         self.graph = graph
         self.options = options
@@ -104,8 +112,11 @@ class _Run:
         self.sources = step.Sources({}, {}, self.aliases.of)
         self.outcomes: dict[str, Outcome] = {}
         self.processes: dict[str, step.Process] = {}
+        self.commands: dict[str, str] = {}
         self.lock = threading.Lock()
         self.stopping = False
+        self.limit = options.jobs or os.cpu_count() or 1
+        self.slots = threading.BoundedSemaphore(self.limit)  # processes at once, those of a sweep's trials included
         self.base_environment = self._base_environment()
 
     # ---- scheduling ----
@@ -150,10 +161,9 @@ class _Run:
                 followers[needed].append(name)
         ready = [name for name, count in waiting.items() if count == 0]
         ready.reverse()  # a stack whose top is the first in the graph's order
-        limit = self.options.jobs or os.cpu_count() or 1
         running = 0
         while ready or running:
-            while ready and running < limit and not self.stopping:
+            while ready and running < self.limit and not self.stopping:
                 name = ready.pop()
                 threading.Thread(target=self._work, args=(steps[name], finished), daemon=True).start()
                 running += 1
@@ -215,60 +225,103 @@ class _Run:
         zones = self.zones[wanted.name]
         outputs = {name: self.folder.output(wanted.name, name, zones[name]) for name in wanted.outputs}
         self.folder.prepare(wanted.name, {name: zones[name] for name in outputs})
-        parts = step.parts_of(wanted, snapshot, self.interpreter, self.sources, self.fingerprints)
+        parts = step.parts_of(wanted, snapshot, self.identity(wanted), self.sources, self.fingerprints)
         outcome.key, outcome.parts = step.key_of(parts), step.short_parts(parts)
         implicit = self._implicit(wanted)
-        reusable = wanted.component.deterministic and not (self.options.force or self.graph.force_rerun)
-        cached = self.cache.fetch(outcome.key, {**outputs, **implicit}) if reusable else None
+        cached = self.cache.fetch(outcome.key, {**outputs, **implicit}) if self.may_reuse(wanted) else None
         if cached is not None:
             outcome.status, outcome.exit_code, outcome.fingerprints = CACHED, 0, cached.fingerprints
             return
         self.listener("start", wanted, outcome)
-        step.make_outputs(wanted, outputs)
-        work = self.folder.work(wanted.name)
-        snapshot.copy_to(work)
-        os.makedirs(os.path.join(work, ARTIFACTS_FOLDER), exist_ok=True)
-        outcome.exit_code = self._execute(wanted, outputs, work)
-        if outcome.exit_code != 0:
-            raise step.StepFailed(step.explain_exit(outcome.exit_code), outcome.exit_code)
-        step.check_outputs(wanted, outputs)
-        for path in implicit.values():
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            os.rename(os.path.join(work, ARTIFACTS_FOLDER), path)
         outputs |= implicit
+        if wanted.sweep is not None:
+            from edgeml.engine.trials import sweep
+
+            outcome.trials = sweep(self, wanted, snapshot, outputs)
+        else:
+            self.produce(wanted, snapshot, outputs, self.folder.job(wanted.name))
+        outcome.exit_code = 0
         outcome.fingerprints = step.fingerprint_outputs(outputs, self.fingerprints)
         if wanted.component.deterministic:
             seconds = time.perf_counter() - self.clock - outcome.started
             # Without room or permission for the cache the step is still done; it will only not be reused.
             with contextlib.suppress(OSError):
                 self.cache.store(outcome.key, outputs, outcome.fingerprints, seconds)
-        files.remove(work)
-        files.remove(os.path.join(os.path.dirname(work), "environment"))
         outcome.status = COMPLETED
 
-    def _execute(self, wanted: Step, outputs: dict[str, str], work: str) -> int:
+    def may_reuse(self, wanted: Step) -> bool:
+        return wanted.component.deterministic and not (self.options.force or self.graph.force_rerun)
+
+    def produce(
+        self,
+        wanted: Step,
+        snapshot: Snapshot,
+        outputs: dict[str, str],
+        job: folder.Job,
+        variables: Mapping[str, str] = {},
+        seconds: float = float("inf"),
+    ) -> None:
+        """Run a step's command in a fresh copy of its code and see that it wrote its outputs (paths by name).
+
+        `variables` are this process's alone. Raises StepFailed where it fails or takes more seconds than given.
+        """
+        step.make_outputs(wanted, outputs)
+        snapshot.copy_to(job.work)
+        artifacts = os.path.join(job.work, ARTIFACTS_FOLDER)
+        os.makedirs(artifacts, exist_ok=True)
+        code = self._execute(wanted, outputs, job, variables, seconds)
+        if code != 0:
+            raise step.StepFailed(step.explain_exit(code), code)
+        if ARTIFACTS in outputs and ARTIFACTS not in wanted.outputs:
+            files.remove(outputs[ARTIFACTS])
+            os.rename(artifacts, outputs[ARTIFACTS])
+        step.check_outputs(wanted, outputs)
+        files.remove(job.work)
+        files.remove(job.environment)
+
+    def _execute(
+        self, wanted: Step, outputs: dict[str, str], job: folder.Job, variables: Mapping[str, str], seconds: float
+    ) -> int:
         command = step.command_of(wanted, outputs, self.sources)
         environment = self.base_environment | self._provided(wanted) | step.variables_of(wanted, outputs, self.sources)
-        environment["AZUREML_RUN_ID"] = f"{self.folder.name}.{wanted.name}"
-        if isolate.is_needed(command):
+        environment["AZUREML_RUN_ID"] = f"{self.folder.name}.{job.name}"
+        environment |= step.ports_of(wanted, outputs, self.sources)
+        environment |= variables
+        if wanted.parallel is not None or wanted.distribution is not None:
+            from edgeml.engine import launch
+
+            command = launch.of(wanted, command, self._parallel_paths(wanted, outputs), job.folder, self.python)
+        launcher = self.options.launcher
+        if launcher is None and isolate.is_needed(command):
             try:
-                own = isolate.make(os.path.join(os.path.dirname(work), "environment"), self.python)
+                own = isolate.make(job.environment, self.python)
             except subprocess.CalledProcessError as error:
                 raise step.StepFailed(
                     f"installs packages, and {self.python} could not make it a place: {error}"
                 ) from None
             environment["PATH"] = own + os.pathsep + environment["PATH"]
-        with self.lock:
-            if self.stopping:
-                raise step.StepFailed("was not started")
-            process = self.processes[wanted.name] = step.Process(
-                command, work, environment, self.folder.log(wanted.name), self.guard
-            )
-        try:
-            return process.wait()
-        finally:
+        self.commands[job.name] = command
+        with self.slots:
             with self.lock:
-                del self.processes[wanted.name]
+                if self.stopping:
+                    raise step.StepFailed("was not started")
+                process = self.processes[job.name] = (
+                    launcher.start(wanted, command, job, environment, outputs, self.sources, self.guard)
+                    if launcher is not None
+                    else step.Process(command, job.work, environment, job.log, self.guard)
+                )
+            try:
+                return process.wait(seconds)
+            finally:
+                with self.lock:
+                    del self.processes[job.name]
+
+    def _parallel_paths(self, wanted: Step, outputs: dict[str, str]) -> dict[str, str]:
+        """Where the input and the output of a parallel node lie."""
+        if wanted.parallel is None:
+            return {}
+        paths = {"input": step.text_of(wanted.inputs[wanted.parallel.input], self.sources)}
+        return paths | ({"append_to": outputs[wanted.parallel.append_to]} if wanted.parallel.append_to else {})
 
     def _snapshot(self, wanted: Step) -> Snapshot:
         key = (wanted.component.code, wanted.component.includes)
@@ -285,6 +338,10 @@ class _Run:
         return {ARTIFACTS: self.folder.output(wanted.name, ARTIFACTS, zone)}
 
     # ---- environment ----
+
+    def identity(self, wanted: Step) -> str:
+        """What identifies the place that a step runs in."""
+        return self.options.launcher.identity(wanted) if self.options.launcher else self.interpreter
 
     def _base_environment(self) -> dict[str, str]:
         """The ambient environment less the storage secrets, with the interpreter's own commands first on the path."""
@@ -367,10 +424,13 @@ class _Run:
             "seconds": round(outcome.seconds, 3),
             "exit_code": outcome.exit_code,
             "message": outcome.message,
+            "command": self.commands.get(wanted.name, ""),
             "needs": sorted(wanted.needs),
             "key": outcome.key,
             "parts": outcome.parts,
             "deterministic": wanted.component.deterministic,
+            **({"trials": outcome.trials} if outcome.trials else {}),
+            "environment": self.identity(wanted),
             "inputs": {name: describe_value(value) for name, value in wanted.inputs.items()},
             "outputs": {
                 name: {
@@ -417,7 +477,14 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def check_tools() -> None:
-    """Refuse with one sentence where steps could not be started at all."""
+def check_tools(graph: Graph, python: str = "") -> None:
+    """Refuse with one sentence what could not be started at all on this machine."""
     if not any(os.access(os.path.join(path, "bash"), os.X_OK) for path in os.get_exec_path()):
         raise EdgemlError("there is no bash on this machine, which Azure ML commands are written for; install bash")
+    sweeps = [name for name, wanted in graph.steps.items() if wanted.sweep is not None]
+    interpreter = python or sys.executable
+    if sweeps and not step.has_package(interpreter, "mlflow"):
+        raise EdgemlError(
+            f"sweep '{sweeps[0]}' reads its objective from MLflow, which is not installed beside {interpreter}; "
+            "install mlflow-skinny there or name another interpreter with --python"
+        )

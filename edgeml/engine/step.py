@@ -22,6 +22,7 @@ from edgeml.pipeline.ports import FILE_TYPES, render
 SHORT = 16  # hex digits of a digest that is only compared with its like
 _FORMAT = 2  # part of every key: raise it when a step's surroundings change
 _GRACE = 5.0  # seconds between asking a step to end and ending it
+FOREVER = float("inf")
 _TAIL = 20  # lines of a failed step's log that are shown
 _TAIL_BYTES = 16_384
 _TAIL_WIDTH = 500  # characters
@@ -71,6 +72,7 @@ def parts_of(
         "inputs": {name: token(value) for name, value in step.inputs.items()},
         "outputs": {name: output.type for name, output in step.outputs.items()},
         "variables": {name: token(value) for name, value in step.environment_variables.items()},
+        "kind": [step.sweep, step.parallel, step.distribution],
     }
 
 
@@ -91,7 +93,7 @@ def short_parts(parts: dict[str, Any]) -> dict[str, Any]:
     inputs = {name: short(token[:2]) for name, token in parts["inputs"].items()}
     variables = {name: short(token) for name, token in parts["variables"].items()}
     code = digits(parts["code"])[:SHORT]
-    rest = {name: short(parts[name]) for name in ("command", "environment", "interpreter", "outputs")}
+    rest = {name: short(parts[name]) for name in ("command", "environment", "interpreter", "outputs", "kind")}
     return {**rest, "code": code, "inputs": inputs, "variables": variables}
 
 
@@ -144,6 +146,15 @@ def variables_of(step: Step, outputs: dict[str, str], sources: Sources) -> dict[
     return made
 
 
+def ports_of(step: Step, outputs: dict[str, str], sources: Sources) -> dict[str, str]:
+    """`AZURE_ML_INPUT_<name>` and `AZURE_ML_OUTPUT_<name>`: the paths of data, as jobs on Azure ML find them."""
+    made = {f"AZURE_ML_OUTPUT_{name}": path for name, path in outputs.items()}
+    for name, value in step.inputs.items():
+        if isinstance(value, (Data, FromStep)):
+            made[f"AZURE_ML_INPUT_{name}"] = text_of(value, sources)
+    return made
+
+
 def make_outputs(step: Step, outputs: dict[str, str]) -> None:
     """Folder outputs exist, empty; a file output's folder exists and the file does not."""
     for name, path in outputs.items():
@@ -180,27 +191,36 @@ def is_file(step: Step, output: str) -> bool:
 class Process:
     """A step's shell and everything that it started, in a session of its own so that all of it can be ended."""
 
-    def __init__(self, command: str, work: str, environment: dict[str, str], log: str, guard: Guard) -> None:
+    def __init__(self, command: str, work: str, environment: dict[str, str], log: str, guard: Guard | None) -> None:
         self._guard = guard
-        descriptor = guard.start()
+        descriptors = () if guard is None else (guard.start(),)
         with open(log, "wb") as stream:
             self._shell = subprocess.Popen(
-                ["bash", "-c", announced(command, descriptor)],
+                ["bash", "-c", announced(command, *descriptors) if descriptors else command],
                 cwd=work,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                pass_fds=(descriptor,),
+                pass_fds=descriptors,
             )
 
-    def wait(self) -> int:
-        """The exit code, negative for a signal; whatever the shell left running is ended."""
-        code = self._shell.wait()
-        self._signal(signal.SIGKILL)
-        self._guard.forget(self._shell.pid)
-        return code
+    def wait(self, seconds: float = FOREVER) -> int:
+        """The exit code, negative for a signal; whatever the shell left running is ended.
+
+        Raises StepFailed where it takes longer than the seconds given.
+        """
+        try:
+            return self._shell.wait(None if seconds == FOREVER else max(seconds, 0))
+        except subprocess.TimeoutExpired:
+            self.ask_to_stop()
+            self.stop()
+            raise StepFailed(f"ran longer than {seconds:g} s and was ended") from None
+        finally:
+            self._signal(signal.SIGKILL)
+            if self._guard is not None:
+                self._guard.forget(self._shell.pid)
 
     def ask_to_stop(self) -> None:
         self._signal(signal.SIGTERM)
@@ -247,16 +267,24 @@ def tail(log: str) -> list[str]:
     return ["".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in line[-_TAIL_WIDTH:]) for line in lines]
 
 
+def has_package(python: str, name: str) -> bool:
+    """Whether a top-level package is installed beside an interpreter; nothing is imported."""
+    return any(name in _names(packages) for packages in _site_packages(python))
+
+
 def interpreter_identity(python: str) -> str:
     """What identifies the Python that steps run in: its version and the distributions installed beside it."""
-    prefix = os.path.dirname(os.path.dirname(python)) if python != sys.executable else sys.prefix
     installed: list[str] = []
-    for library in sorted(_names(os.path.join(prefix, "lib"))):
-        if library.startswith("python"):
-            packages = os.path.join(prefix, "lib", library, "site-packages")
-            installed += [name for name in sorted(_names(packages)) if name.endswith((".dist-info", ".egg-info"))]
+    for packages in _site_packages(python):
+        installed += [name for name in sorted(_names(packages)) if name.endswith((".dist-info", ".egg-info"))]
     version = sys.version if python == sys.executable else os.path.realpath(python)
     return digest("\n".join([version, *installed]).encode())
+
+
+def _site_packages(python: str) -> list[str]:
+    prefix = os.path.dirname(os.path.dirname(python)) if python != sys.executable else sys.prefix
+    libraries = [name for name in sorted(_names(os.path.join(prefix, "lib"))) if name.startswith("python")]
+    return [os.path.join(prefix, "lib", library, "site-packages") for library in libraries]
 
 
 def _names(folder: str) -> list[str]:

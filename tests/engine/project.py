@@ -26,9 +26,10 @@ class Project:
         path.write_text(dedent(content))
         return path
 
-    def run(self, *args: str, check: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [*EDGEML, "run", "pipeline.yml", *args],
+    def command(self, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """`edgeml` with any verb, whatever comes of it."""
+        return subprocess.run(
+            [*EDGEML, *args],
             cwd=self.folder,
             env={**os.environ, **env},
             capture_output=True,
@@ -36,6 +37,9 @@ class Project:
             errors="replace",
             timeout=60,
         )
+
+    def run(self, *args: str, check: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
+        done = self.command("run", "pipeline.yml", *args, **env)
         if check is not None:
             assert done.returncode == check, done.stdout + done.stderr
         assert "Traceback" not in done.stderr.replace("  | Traceback", "")
