@@ -48,11 +48,14 @@ def replicate(source: str, target: str) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove a file or a tree if it is there."""
+    """Remove a file or a tree if it is there, also one whose folders a step made read-only."""
     if os.path.isdir(path) and not os.path.islink(path):
         import shutil
 
         shutil.rmtree(path, ignore_errors=True)
+        if os.path.isdir(path):
+            _make_writable(path)
+            shutil.rmtree(path, ignore_errors=True)
     else:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
@@ -79,6 +82,16 @@ def is_unfinished(name: str) -> bool:
 def unique() -> str:
     """A name that no other thread, process or container makes; it begins with the process id."""
     return f"{os.getpid()}-{os.urandom(4).hex()}"
+
+
+def _make_writable(folder: str) -> None:
+    with contextlib.suppress(OSError):
+        os.chmod(folder, stat.S_IRWXU)
+        for parent, folders, _ in os.walk(folder):
+            for name in folders:
+                inside = os.path.join(parent, name)
+                if not os.path.islink(inside):
+                    os.chmod(inside, stat.S_IRWXU)
 
 
 def _copied_in_kernel(source: int, target: int) -> bool:

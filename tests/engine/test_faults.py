@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -14,7 +15,6 @@ import pytest
 
 from tests.engine.project import EDGEML, Project, alive, wait_until
 
-MEGABYTE = 1 << 20
 MEMORY_LIMIT = 100 * 1024  # KiB: an engine takes about 25 MB
 
 
@@ -221,6 +221,39 @@ def test_a_folder_that_cannot_be_read_back_fails_its_step(project: Project) -> N
     assert "edgeml: step 'step' wrote what cannot be kept as its output 'o'" in done.stderr
     record = json.loads((project.folder / "out/run.json").read_text())
     assert {step["node"]: step["status"] for step in record["steps"]} == {"step": "failed", "other": "completed"}
+
+
+def test_folders_that_a_step_made_read_only_are_in_nobodys_way(project: Project) -> None:
+    bound: list[str] = []  # how to become somebody whom permissions bind
+    if os.geteuid() == 0:
+        bound = [
+            "setpriv",
+            "--bounding-set=-dac_override,-dac_read_search",
+            "--inh-caps=-dac_override,-dac_read_search",
+        ]
+        if not shutil.which("setpriv"):
+            pytest.skip("permissions do not bind root, and setpriv is not here to change that")
+    lock = "mkdir -p a/b c; touch a/b/f; ln -s /tmp link; chmod 555 a/b a; chmod 0 c"
+    command = f"{lock}; cd ${{{{outputs.o}}}}; {lock}; chmod 700 c; exit $CODE"
+    job = {"command": command, "outputs": {"o": {"type": "uri_folder"}}}
+    project.write("pipeline.yml", json.dumps({"jobs": {"step": job}}))
+
+    def edgeml(code: int, *args: str) -> None:
+        environment = {**os.environ, "CODE": str(code)}
+        done = subprocess.run(
+            [*bound, *EDGEML, *args], cwd=project.folder, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == code, done.stderr
+
+    for code in (1, 1, 0):
+        edgeml(code, "run", "pipeline.yml", "--output-dir", "out")
+    assert not (project.folder / "out/jobs/step/work").exists()
+    edgeml(0, "run", "pipeline.yml", "--force")
+    edgeml(0, "run", "pipeline.yml")
+    edgeml(0, "runs", "gc", "--keep", "1")
+    edgeml(0, "cache", "gc", "--max-size", "0")
+    assert len(list((project.folder / ".edgeml/runs").iterdir())) == 1
+    assert list((project.folder / ".edgeml/cache/unfinished").iterdir()) == []
 
 
 def test_a_terminal_that_goes_away_takes_the_steps_with_it(project: Project) -> None:
