@@ -37,7 +37,11 @@ class Daemon:
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout.decode().strip()
 
+    def running(self) -> str:
+        return self.docker("ps", "--quiet")
+
     def containers(self) -> str:
+        """Also those that have ended, until the daemon has cleared them away."""
         return self.docker("ps", "--all", "--quiet")
 
     def add_image(self, name: str, *changes: str, files: dict[str, str] | None = None) -> str:
