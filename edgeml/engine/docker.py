@@ -87,7 +87,8 @@ class Docker:
             *("--cap-drop", "ALL", "--security-opt", "no-new-privileges", *self._network(environment)),
             # The daemon's own log would be a second copy of what a step prints, out of the project's sight.
             *("--log-driver", "none", "--no-healthcheck", "--workdir", job.work, *variables, *mounts),
-            *("--entrypoint", "bash", self.images[key(step)], "-c", command),
+            # Docker carries two streams, and what they held at once arrives in any order: a log needs one.
+            *("--entrypoint", "bash", self.images[key(step)], "-c", f"exec 2>&1; {command}"),
         ]
         return Container(self.program, name, line, job, environment)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.engine.project import Project
 
 BASE = "edgeml-test/base:1"
 _PROGRAMS = ("bash", "cat", "chmod", "cp", "env", "id", "ls", "mkdir", "sleep", "touch")
@@ -37,7 +40,11 @@ class Daemon:
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout.decode().strip()
 
+    def running(self) -> str:
+        return self.docker("ps", "--quiet")
+
     def containers(self) -> str:
+        """Also those that have ended, until the daemon has cleared them away."""
         return self.docker("ps", "--all", "--quiet")
 
     def add_image(self, name: str, *changes: str, files: dict[str, str] | None = None) -> str:
@@ -74,7 +81,25 @@ def started(*, bridge: bool = False) -> Iterator[Daemon]:
     finally:
         process.terminate()
         process.wait(30)
+        for mounted in re.findall(rf" ({folder}/\S+) ", Path("/proc/self/mounts").read_text()):
+            subprocess.run(["umount", "--lazy", mounted], check=True)  # dockerd leaves its network namespace there
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def one_step(project: Project, environment: str, command: str, more: str = "") -> None:
+    project.write(
+        "pipeline.yml",
+        f"jobs:\n  a:\n    environment: {environment}\n    command: {json.dumps(command)}\n"
+        f"    outputs: {{o: {{type: uri_file}}}}\n{more}",
+    )
+
+
+def run(project: Project, daemon: Daemon, *args: str, check: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
+    return project.run("--env", "docker", "--output-dir", "out", *args, check=check, **daemon.environment, **env)
+
+
+def output(project: Project) -> str:
+    return (project.folder / "out/jobs/a/outputs/o").read_text()
 
 
 def _install() -> None:
