@@ -180,8 +180,9 @@ class _Resolver:
         variables: dict[str, Value] = dict(component.environment_variables)
         declared = load.section(node, "environment_variables")
         for variable in declared:
-            bound = self.value(scope, declared, variable)
-            variables[str(variable)] = "" if bound is None else bound
+            bound = self.variable(scope, component, declared, variable)
+            if bound is not None:
+                variables[str(variable)] = bound
         values = [value for value in (*inputs.values(), *variables.values()) if value is not None]
         return Step(
             name=scope.prefix + name,
@@ -194,6 +195,21 @@ class _Resolver:
             needs=frozenset(source.step for value in values for source in sources_of(value)),
             line=scope.jobs.line_of(name),
         )
+
+    def variable(self, scope: _Scope, component: Component, declared: Mapping, name: str) -> Value | None:
+        """An environment variable of a node; null gives none, as the SDK does not send it.
+
+        One made of the step's own inputs and outputs stays text: it is filled in with the command.
+        """
+        written = declared[name]
+        bound = expressions.references(written) if isinstance(written, str) else []
+        if not any(binding.path[0] in ("inputs", "outputs") for binding in bound):
+            return self.value(scope, declared, name)
+        own = {("inputs", port) for port in component.inputs} | {("outputs", port) for port in component.outputs}
+        for binding in bound:
+            if (binding.path[0], ".".join(binding.path[1:])) not in own:
+                raise at(declared, name, f"the variable '{name}' uses {binding}, which is not of the step itself")
+        return str(written)
 
     # ---- inputs ----
 
@@ -442,7 +458,7 @@ def _as_pipeline(document: Mapping) -> Mapping:
 
 def _pipeline_port(declared: Mapping, name: str) -> Input:
     spec = declared[name]
-    if isinstance(spec, Mapping) and ("type" in spec or "path" not in spec):
+    if isinstance(spec, Mapping) and ("type" in spec or not spec.keys() & {"path", "value"}):
         return load.input_port(declared, name)
     return load.value_port(spec, declared.line_of(name))
 

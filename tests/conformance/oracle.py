@@ -37,8 +37,10 @@ def load(path: Path) -> Any:
 def problems(path: Path) -> list[str]:
     """What the SDK's offline validation says against a file; that no compute is named is of no interest here."""
     try:
-        errors: dict[str, str] = load(path)._validate().error_messages
-    except Exception as error:
+        job = load(path)
+        # A sweep job by itself has no validation beyond its schema.
+        errors = job._validate().error_messages if job.type != "sweep" else {}
+    except Exception as error:  # whatever stops the SDK, stumbling or refusing
         return [f"{type(error).__name__}: {error}"]
     return [f"{where}: {what}" for where, what in errors.items() if not where.endswith("compute")]
 
@@ -89,22 +91,23 @@ class _Reader:
     # ---- steps ----
 
     def step(self, level: _Level, name: str, node: Any) -> Shape:
-        component = node.component
+        component = _own(node, "component")
         inputs = self.inputs(level, node, component.inputs)
         outputs = {key: self.output(level, node, key) for key in component.outputs}
-        variables = dict(component.environment_variables or {}) | {
-            key: value for key, value in (node.environment_variables or {}).items() if value is not None
+        variables = dict(_own(component, "environment_variables") or {}) | {
+            key: value for key, value in (_own(node, "environment_variables") or {}).items() if value is not None
         }
+        swept = {key: Place(f"<{key}>") for key in _own(node, "search_space") or {}}
         made = {
-            "inputs": _described(inputs),
+            "inputs": _described({key: value for key, value in inputs.items() if key not in swept}),
             "outputs": outputs,
             "variables": {
                 key: _fill(_text(self.value(level, value, "", None)), inputs, outputs)
                 for key, value in variables.items()
                 if value is not None
             },
-            "environment": _environment(getattr(node, "environment", None) or getattr(component, "environment", None)),
-            "compute": _text(self.value(level, node.compute, "", None) or ""),
+            "environment": _environment(_own(node, "environment") or _own(component, "environment")),
+            "compute": _text(self.value(level, node.compute, "", None)).removeprefix("azureml:"),
             "deterministic": component.is_deterministic,
             "distribution": _distribution(node),
             "sweep": _sweep(node) if node.type == "sweep" else None,
@@ -112,7 +115,6 @@ class _Reader:
         }
         if node.type == "parallel":
             return made | {"command": None, "files": None}
-        swept = {key: Place(f"<{key}>") for key in getattr(node, "search_space", None) or {}}
         return made | {"command": _command(component.command, inputs | swept, outputs), "files": _files(component)}
 
     def standalone(self, job: Any) -> Shape:
@@ -121,8 +123,8 @@ class _Reader:
         trial = job.trial if job.type == "sweep" else job.component
         inputs = {name: self.value(level, given, job.base_path, None) for name, given in job.inputs.items()}
         outputs = {name: {"type": out.type or "uri_folder", "uri": out.path or ""} for name, out in job.outputs.items()}
-        swept = {key: Place(f"<{key}>") for key in getattr(job, "search_space", None) or {}}
-        variables = getattr(job, "environment_variables", None) or trial.environment_variables or {}
+        swept = {key: Place(f"<{key}>") for key in _own(job, "search_space") or {}}
+        variables = _own(job, "environment_variables") or trial.environment_variables or {}
         return {
             "inputs": _described(inputs),
             "outputs": outputs,
@@ -142,7 +144,7 @@ class _Reader:
     def inputs(self, level: _Level, node: Any, ports: Mapping[str, Any]) -> dict[str, Any]:
         values = {}
         for name, port in ports.items():
-            given = node.inputs[name] if name in node.inputs else None
+            given = node.inputs.get(name)
             value = self.value(level, given, node.base_path, port)
             values[name] = port.default if value is None else value
         return values
@@ -200,8 +202,8 @@ class _Reader:
         raise AssertionError(f"nothing is bound to the output {output}")
 
     def output(self, level: _Level, node: Any, name: str) -> Shape:
-        declared = node.component.outputs[name]
-        own = node.outputs[name] if name in node.outputs else None
+        declared = _own(node, "component").outputs[name]
+        own = node.outputs.get(name)
         made = {"type": declared.type or "uri_folder", "uri": declared.path or ""}
         bound = _bound_output(own)
         if bound:
@@ -315,8 +317,14 @@ def _listing(path: Path) -> list[str]:
     return sorted(names - {".amlignore", ".gitignore"})
 
 
+def _own(thing: Any, name: str) -> Any:
+    """An attribute of the SDK's object itself: nodes make up any other on being asked."""
+    held = vars(thing) if thing is not None else {}
+    return held.get(name, held.get(f"_{name}"))
+
+
 def _distribution(node: Any) -> Any:
-    distribution = getattr(node, "distribution", None)
+    distribution = _own(node, "distribution") or _own(_own(node, "component"), "distribution")
     if distribution is None:
         return None
     return {key: value for key, value in vars(distribution).items() if value is not None}
@@ -328,7 +336,7 @@ def _sweep(node: Any) -> Shape:
     return {
         "algorithm": sampling if isinstance(sampling, str) else sampling.type,
         "seed": getattr(sampling, "seed", None),
-        "space": {name: {k: v for k, v in vars(one).items()} for name, one in node.search_space.items()},
+        "space": {name: dict(vars(one)) for name, one in node.search_space.items()},
         "goal": node.objective.goal,
         "metric": node.objective.primary_metric,
         "max_trials": limits.max_total_trials,

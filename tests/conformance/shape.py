@@ -46,10 +46,14 @@ def shape(graph: Graph, scratch: Path) -> Shape:
 def _step(step: Step, fingerprints: Fingerprints) -> Shape:
     component = step.component
     outputs = {name: f"<{name}>" for name in step.outputs}
+    sweep = _plain(getattr(step, "sweep", None))
     parallel = _plain(getattr(step, "parallel", None))
+    # What a sweep varies has no value but each trial's own.
+    swept = {name: f"<{name}>" for name in (sweep or {}).get("space", ())}
+    trial = step._replace(inputs={**step.inputs, **swept})
     snapshot = take(component.code, component.includes, fingerprints)
     return {
-        "inputs": _described(step.inputs),
+        "inputs": _described({name: value for name, value in step.inputs.items() if name not in swept}),
         "outputs": {
             name: {"type": output.type or "uri_folder", "uri": output.uri} for name, output in step.outputs.items()
         },
@@ -58,9 +62,9 @@ def _step(step: Step, fingerprints: Fingerprints) -> Shape:
         "compute": step.compute.removeprefix("azureml:"),
         "deterministic": component.deterministic,
         "distribution": _plain(getattr(step, "distribution", None)) or None,
-        "sweep": _plain(getattr(step, "sweep", None)),
+        "sweep": sweep,
         "parallel": parallel,
-        "command": None if parallel else command_of(step, outputs, _SOURCES),
+        "command": None if parallel else command_of(trial, outputs, _SOURCES),
         "files": None if parallel else sorted({name for name, _ in snapshot.files} - {".gitignore"}),
     }
 
@@ -81,7 +85,7 @@ def _environment(environment: Any) -> Any:
     """The environment with the contents of its local files, as the SDK holds it."""
     if isinstance(environment, str):
         if not environment.startswith("file:"):
-            return environment.removeprefix("azureml:")
+            return environment if environment.startswith("azureml://") else environment.removeprefix("azureml:")
         path = Path(environment.removeprefix("file:"))
         environment = yaml.safe_load(path.read_text())
         conda = environment.get("conda_file")
