@@ -19,13 +19,12 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
+
+from measured import Measured, measure, say
 
 from edgeml.storage import blob_client, server, synth, transfer
 
@@ -36,14 +35,6 @@ FILES = 4
 CONCURRENCIES = (1, 2, 4, 8)
 GOAL_RATIO = 0.60
 GOAL_GROWTH = 1.20
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One process: its seconds from start to exit and its peak resident memory in MB."""
-
-    seconds: float
-    peak: float
 
 
 class Nowhere:
@@ -85,17 +76,9 @@ def bare(container: str, client: str, concurrency: int) -> None:
         blobs.download_blob(blob.name, max_concurrency=concurrency).readinto(cast(Any, Nowhere()))
 
 
-def measure(command: list[str], environment: dict[str, str]) -> Measured:
-    """Run a process to its end. `wait4` tells the peak of this child alone."""
-    started = time.perf_counter()
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - started
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} failed")
-    unit = 1e6 if sys.platform == "darwin" else 1e6 / 1024
-    return Measured(seconds, usage.ru_maxrss / unit)
+def measured(command: list[str], environment: dict[str, str]) -> Measured:
+    with tempfile.NamedTemporaryFile() as log:
+        return measure(command, ROOT, environment, Path(log.name))
 
 
 def bare_command(container: str, client: str, concurrency: int) -> list[str]:
@@ -130,14 +113,14 @@ def run(sizes: list[int], repeats: int, work: Path) -> dict[str, object]:
             container, total = fill(work, storage, size)
             best: dict[str, int] = {}
             for client in ("default", "tuned"):
-                tried = {n: measure(bare_command(container, client, n), environment).seconds for n in CONCURRENCIES}
+                tried = {n: measured(bare_command(container, client, n), environment).seconds for n in CONCURRENCIES}
                 best[client] = min(tried, key=tried.__getitem__)
             times: dict[str, list[Measured]] = {"default": [], "tuned": [], "component": []}
             for turn in range(repeats):
                 say(f"{size} MB: turn {turn + 1} of {repeats}")
                 for client in ("default", "tuned"):
-                    times[client].append(measure(bare_command(container, client, best[client]), environment))
-                times["component"].append(measure(component_command(container, work / "out"), environment))
+                    times[client].append(measured(bare_command(container, client, best[client]), environment))
+                times["component"].append(measured(component_command(container, work / "out"), environment))
             speed = {name: total / 1e6 / statistics.median(m.seconds for m in all_) for name, all_ in times.items()}
             results.append(
                 {
@@ -176,10 +159,6 @@ def table(result: dict[str, object]) -> str:
         for row in sizes
     ]
     return "\n".join([*lines, "", f"Peak memory, largest to smallest: {result['peak_growth']}"])
-
-
-def say(what: str) -> None:
-    print(what, file=sys.stderr, flush=True)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -71,7 +71,7 @@ def run(graph: Graph, *, output_dir: str = "", force: bool = False, jobs: int = 
     from edgeml.engine.run import NEEDS_TAG, Options, check_tools
     from edgeml.engine.run import run as run_graph
 
-    check_tools()
+    check_tools(graph, python)
     asked = {need for step in graph.steps.values() for need in step.component.tags.get(NEEDS_TAG, "").split()}
     bound = graph.default_datastore or any(o.uri for step in graph.steps.values() for o in step.outputs.values())
     with ExitStack() as stack:
@@ -102,12 +102,20 @@ def run(graph: Graph, *, output_dir: str = "", force: bool = False, jobs: int = 
 
 
 def _uses_mlflow(graph: Graph) -> bool:
-    """Whether some component's Python files speak of MLflow: its store must be there before two steps race for it.
+    """Whether the MLflow store must be there before two steps race for it: for a sweep, or scripts that speak of it.
 
     Asked only where edgeml has MLflow itself; elsewhere the steps make their own store.
     """
     if os.environ.get("MLFLOW_TRACKING_URI"):
         return False
+    if not any(step.sweep is not None for step in graph.steps.values()) and not _speaks_of_mlflow(graph):
+        return False
+    from importlib.util import find_spec
+
+    return find_spec("mlflow") is not None
+
+
+def _speaks_of_mlflow(graph: Graph) -> bool:
     folders = {step.component.code for step in graph.steps.values() if os.path.isdir(step.component.code)}
     for folder in folders:
         for name in os.listdir(folder):
@@ -115,9 +123,7 @@ def _uses_mlflow(graph: Graph) -> bool:
             if name.endswith(".py") and os.path.isfile(path):
                 with open(path, "rb") as stream:
                     if b"mlflow" in stream.read():
-                        from importlib.util import find_spec
-
-                        return find_spec("mlflow") is not None
+                        return True
     return False
 
 
@@ -171,14 +177,16 @@ def _print_result(result: Result) -> None:
 
 
 def explain_failures(result: Result) -> None:
-    """Print, for each step that failed, the cause, the last lines of its log and where to look."""
+    """Print, for each step that failed, the cause, the last lines of its log, its command and where to look."""
     from edgeml.engine.step import tail
 
     for name, outcome in result.failures.items():
         print(f"\nedgeml: step '{name}' {outcome.message}", file=sys.stderr)
         log = os.path.join(result.path, "jobs", name, "log.txt")
+        command = next(step["command"] for step in result.record["steps"] if step["node"] == name)
         for line in tail(log):
             print(f"  | {line}", file=sys.stderr)
+        print("  command " + "\n          ".join(command.strip().splitlines()), file=sys.stderr)
         print(f"  log     {os.path.relpath(log)}", file=sys.stderr)
         work = os.path.join(result.path, "jobs", name, "work")
         if os.path.isdir(work):

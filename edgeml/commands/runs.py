@@ -11,20 +11,26 @@ from edgeml import project
 if TYPE_CHECKING:
     import argparse
 
-HELP = "List earlier runs, or show one with its steps, timings and outputs."
+HELP = "List earlier runs, show one, say what differs between two, or remove old ones."
 EXAMPLES = [
     "edgeml runs list",
     "edgeml runs show                                # the newest",
     "edgeml runs show train-20260101-120000-1a2b --json",
+    "edgeml runs diff                                # why each step of the newest run was not reused",
 ]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", required=True, metavar="{list,show}")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="{list,show,diff}")
     listing = actions.add_parser("list", help="all runs, the newest first")
     showing = actions.add_parser("show", help="one run")
     showing.add_argument("run", nargs="?", default="", help="name or folder of a run (default: the newest)")
-    for parser_ in (listing, showing):
+    differing = actions.add_parser("diff", help="why the steps of a run were not reused from an earlier one")
+    differing.add_argument("run", nargs="?", default="", help="name or folder of a run (default: the newest)")
+    differing.add_argument(
+        "against", nargs="?", default="", help="the run to compare with (default: the one of its pipeline before it)"
+    )
+    for parser_ in (listing, showing, differing):
         parser_.add_argument("--json", action="store_true", help="print records as JSON")
 
 
@@ -36,6 +42,8 @@ def execute(args: argparse.Namespace) -> int:
         run = runs.find(state, args.run)
         print(json.dumps(run.record, indent=2)) if args.json else _show(run.path, run.record)
         return 0
+    if args.action == "diff":
+        return _diff(state, args.run, args.against, as_json=args.json)
     found = runs.every(state)
     if args.json:
         print(json.dumps([run.record for run in found], indent=2))
@@ -65,3 +73,23 @@ def _show(path: str, record: dict[str, Any]) -> None:
         print(f"  {step['node']:<{width}}  {step['status']:<9} {step['seconds']:>8.2f} s  {step['message']}".rstrip())
     for name, output in record["outputs"].items():
         print(f"  output {name}: {os.path.join(os.path.relpath(path), output['path'])} ({output['zone']})")
+
+
+def _diff(state: str, wanted: str, against: str, *, as_json: bool) -> int:
+    from edgeml.engine import difference, runs
+
+    run = runs.find(state, wanted)
+    made = difference.between(run, runs.find(state, against) if against else runs.predecessor(state, run))
+    if as_json:
+        print(json.dumps(made, indent=2))
+        return 0
+    print(f"{made['run']} against {made['against']}")
+    width = max((len(step["node"]) for step in made["steps"]), default=0)
+    for step in made["steps"]:
+        texts = [reason["text"] for reason in step["reasons"]] or ["nothing differs"]
+        print(f"  {step['node']:<{width}}  {step['status']:<9}  {texts[0]}")
+        for text in texts[1:]:
+            print(f"  {'':<{width}}  {'':<9}  {text}")
+    for node in made["removed"]:
+        print(f"  {node:<{width}}  {'gone':<9}  is only in {made['against']}")
+    return 0

@@ -7,6 +7,7 @@ import os
 import stat
 
 _COPY_RANGE = getattr(os, "copy_file_range", None)
+_UNFINISHED = ".tmp"
 
 
 def copy_file(source: str, target: str) -> None:
@@ -59,10 +60,25 @@ def remove(path: str) -> None:
 
 def write_atomically(path: str, content: str) -> None:
     """Replace a text file so that a reader sees the old or the new content, never a part."""
-    temporary = f"{path}.{os.getpid()}.tmp"
-    with open(temporary, "w", encoding="utf-8") as stream:
-        stream.write(content)
-    os.replace(temporary, path)
+    temporary = f"{path}.{unique()}{_UNFINISHED}"
+    try:
+        with open(temporary, "w", encoding="utf-8") as stream:
+            stream.write(content)
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def is_unfinished(name: str) -> bool:
+    """Whether a file is what `write_atomically` left when its process was killed."""
+    return name.endswith(_UNFINISHED)
+
+
+def unique() -> str:
+    """A name that no other thread, process or container makes; it begins with the process id."""
+    return f"{os.getpid()}-{os.urandom(4).hex()}"
 
 
 def _copied_in_kernel(source: int, target: int) -> bool:

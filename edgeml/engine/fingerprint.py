@@ -20,6 +20,8 @@ import stat
 import threading
 import time
 
+from edgeml.engine.files import write_atomically
+
 _REMEMBER_FROM = 1 << 20  # bytes: below this, hashing is quicker than looking up
 _SETTLED_NS = 2_000_000_000
 _BLOCK = 1 << 20
@@ -27,6 +29,11 @@ _BLOCK = 1 << 20
 
 def digest(content: bytes) -> str:
     return "sha256:" + hashlib.sha256(content).hexdigest()
+
+
+def digits(fingerprint: str) -> str:
+    """The hex digits of a fingerprint."""
+    return fingerprint.partition(":")[2]
 
 
 class Fingerprints:
@@ -52,12 +59,9 @@ class Fingerprints:
                 return
             known = self._load() | self._learnt
             self._learnt = {}
-        temporary = f"{self._file}.{os.getpid()}"
         with contextlib.suppress(OSError):  # a read-only or full disk: the next run hashes again
             os.makedirs(os.path.dirname(self._file), exist_ok=True)
-            with open(temporary, "w", encoding="utf-8") as stream:
-                json.dump(known, stream)
-            os.replace(temporary, self._file)
+            write_atomically(self._file, json.dumps(known))
 
     def _folder(self, path: str) -> str:
         entries = hashlib.sha256()

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 from edgeml.engine import files, folder, git, isolate, step
 from edgeml.engine.alias import Aliases
 from edgeml.engine.cache import Cache
-from edgeml.engine.fingerprint import Fingerprints, digest
+from edgeml.engine.fingerprint import Fingerprints, digest, digits
+from edgeml.engine.guard import Guard
 from edgeml.engine.snapshot import Snapshot, take
 from edgeml.errors import EdgemlError
 from edgeml.pipeline.graph import Graph, Step, datastore_of, describe_value, sources_of
@@ -48,16 +49,18 @@ class Options(NamedTuple):
 class Outcome:
     """What became of one step. `fingerprints` are by output, times in seconds since the run began."""
 
-    __slots__ = ("exit_code", "fingerprints", "key", "message", "seconds", "started", "status")
+    __slots__ = ("exit_code", "fingerprints", "key", "message", "parts", "seconds", "started", "status", "trials")
 
     def __init__(self, status: str = SKIPPED, message: str = "") -> None:
         self.status = status
         self.message = message
         self.exit_code: int | None = None
         self.key = ""
+        self.parts: dict[str, Any] = {}
         self.started = 0.0
         self.seconds = 0.0
         self.fingerprints: dict[str, str] = {}
+        self.trials: list[dict[str, Any]] = []
 
 
 Listener = Callable[[str, Step, Outcome], None]
@@ -78,10 +81,12 @@ def run(graph: Graph, options: Options, listener: Listener) -> Result:
     Raises EdgemlError where nothing could be started. An interruption ends every child, is recorded in `run.json`
     and raised again.
     """
-    return _Run(graph, options, listener).run()
+    return Engine(graph, options, listener).run()
 
 
-class _Run:
+class Engine:
+    """One run of one graph; `run` is called once."""
+
     def __init__(self, graph: Graph, options: Options, listener: Listener) -> None:
         self.graph = graph
         self.options = options
@@ -98,11 +103,15 @@ class _Run:
         self.zones = _zones(graph, options.edge_datastores)
         self.snapshots: dict[tuple[str, tuple[str, ...]], Snapshot] = {}
         self.aliases = Aliases()
+        self.guard = Guard(self.folder.lock)
         self.sources = step.Sources({}, {}, self.aliases.of)
         self.outcomes: dict[str, Outcome] = {}
         self.processes: dict[str, step.Process] = {}
+        self.commands: dict[str, str] = {}
         self.lock = threading.Lock()
         self.stopping = False
+        self.limit = options.jobs or os.cpu_count() or 1
+        self.slots = threading.BoundedSemaphore(self.limit)  # processes at once, those of a sweep's trials included
         self.base_environment = self._base_environment()
 
     # ---- scheduling ----
@@ -125,11 +134,14 @@ class _Run:
         finally:
             if previous is not None:
                 signal.signal(signal.SIGTERM, previous)
+            self.guard.close()
             self._publish()
             self.aliases.close()
             self.fingerprints.save()
             record = self._record(status, question.answer(), digest_of_pipeline)
             self.folder.write(record)
+            self.folder.write_code(self._code_digests())
+            self.folder.close()
         failures = {name: outcome for name, outcome in self.outcomes.items() if outcome.status == FAILED}
         return Result(status, self.folder.path, record, failures)
 
@@ -144,10 +156,9 @@ class _Run:
                 followers[needed].append(name)
         ready = [name for name, count in waiting.items() if count == 0]
         ready.reverse()  # a stack whose top is the first in the graph's order
-        limit = self.options.jobs or os.cpu_count() or 1
         running = 0
         while ready or running:
-            while ready and running < limit and not self.stopping:
+            while ready and running < self.limit and not self.stopping:
                 name = ready.pop()
                 threading.Thread(target=self._work, args=(steps[name], finished), daemon=True).start()
                 running += 1
@@ -209,59 +220,98 @@ class _Run:
         zones = self.zones[wanted.name]
         outputs = {name: self.folder.output(wanted.name, name, zones[name]) for name in wanted.outputs}
         self.folder.prepare(wanted.name, {name: zones[name] for name in outputs})
-        outcome.key = step.key_of(wanted, snapshot, self.interpreter, self.sources, self.fingerprints)
+        parts = step.parts_of(wanted, snapshot, self.interpreter, self.sources, self.fingerprints)
+        outcome.key, outcome.parts = step.key_of(parts), step.short_parts(parts)
         implicit = self._implicit(wanted)
-        reusable = wanted.component.deterministic and not (self.options.force or self.graph.force_rerun)
-        cached = self.cache.fetch(outcome.key, {**outputs, **implicit}) if reusable else None
+        cached = self.cache.fetch(outcome.key, {**outputs, **implicit}) if self.may_reuse(wanted) else None
         if cached is not None:
             outcome.status, outcome.exit_code, outcome.fingerprints = CACHED, 0, cached.fingerprints
             return
         self.listener("start", wanted, outcome)
-        step.make_outputs(wanted, outputs)
-        work = self.folder.work(wanted.name)
-        snapshot.copy_to(work)
-        os.makedirs(os.path.join(work, ARTIFACTS_FOLDER), exist_ok=True)
-        outcome.exit_code = self._execute(wanted, outputs, work)
-        if outcome.exit_code != 0:
-            raise step.StepFailed(step.explain_exit(outcome.exit_code), outcome.exit_code)
-        step.check_outputs(wanted, outputs)
-        for path in implicit.values():
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            os.rename(os.path.join(work, ARTIFACTS_FOLDER), path)
         outputs |= implicit
-        outcome.fingerprints = {name: self.fingerprints.of(path) for name, path in outputs.items()}
+        if wanted.sweep is not None:
+            from edgeml.engine.trials import sweep
+
+            outcome.trials = sweep(self, wanted, snapshot, outputs)
+        else:
+            self.produce(wanted, snapshot, outputs, self.folder.job(wanted.name))
+        outcome.exit_code = 0
+        outcome.fingerprints = step.fingerprint_outputs(outputs, self.fingerprints)
         if wanted.component.deterministic:
             seconds = time.perf_counter() - self.clock - outcome.started
             # Without room or permission for the cache the step is still done; it will only not be reused.
             with contextlib.suppress(OSError):
                 self.cache.store(outcome.key, outputs, outcome.fingerprints, seconds)
-        files.remove(work)
-        files.remove(os.path.join(os.path.dirname(work), "environment"))
         outcome.status = COMPLETED
 
-    def _execute(self, wanted: Step, outputs: dict[str, str], work: str) -> int:
+    def may_reuse(self, wanted: Step) -> bool:
+        return wanted.component.deterministic and not (self.options.force or self.graph.force_rerun)
+
+    def produce(
+        self,
+        wanted: Step,
+        snapshot: Snapshot,
+        outputs: dict[str, str],
+        job: folder.Job,
+        variables: Mapping[str, str] = {},
+        seconds: float = float("inf"),
+    ) -> None:
+        """Run a step's command in a fresh copy of its code and see that it wrote its outputs (paths by name).
+
+        `variables` are this process's alone. Raises StepFailed where it fails or takes more seconds than given.
+        """
+        step.make_outputs(wanted, outputs)
+        snapshot.copy_to(job.work)
+        artifacts = os.path.join(job.work, ARTIFACTS_FOLDER)
+        os.makedirs(artifacts, exist_ok=True)
+        code = self._execute(wanted, outputs, job, variables, seconds)
+        if code != 0:
+            raise step.StepFailed(step.explain_exit(code), code)
+        if ARTIFACTS in outputs and ARTIFACTS not in wanted.outputs:
+            files.remove(outputs[ARTIFACTS])
+            os.rename(artifacts, outputs[ARTIFACTS])
+        step.check_outputs(wanted, outputs)
+        files.remove(job.work)
+        files.remove(job.environment)
+
+    def _execute(
+        self, wanted: Step, outputs: dict[str, str], job: folder.Job, variables: Mapping[str, str], seconds: float
+    ) -> int:
         command = step.command_of(wanted, outputs, self.sources)
         environment = self.base_environment | self._provided(wanted) | step.variables_of(wanted, outputs, self.sources)
-        environment["AZUREML_RUN_ID"] = f"{self.folder.name}.{wanted.name}"
+        environment["AZUREML_RUN_ID"] = f"{self.folder.name}.{job.name}"
+        environment |= step.ports_of(wanted, outputs, self.sources)
+        environment |= variables
+        if wanted.parallel is not None or wanted.distribution is not None:
+            from edgeml.engine import launch
+
+            command = launch.of(wanted, command, self._parallel_paths(wanted, outputs), job.folder, self.python)
         if isolate.is_needed(command):
             try:
-                own = isolate.make(os.path.join(os.path.dirname(work), "environment"), self.python)
+                own = isolate.make(job.environment, self.python)
             except subprocess.CalledProcessError as error:
                 raise step.StepFailed(
                     f"installs packages, and {self.python} could not make it a place: {error}"
                 ) from None
             environment["PATH"] = own + os.pathsep + environment["PATH"]
-        with self.lock:
-            if self.stopping:
-                raise step.StepFailed("was not started")
-            process = self.processes[wanted.name] = step.Process(
-                command, work, environment, self.folder.log(wanted.name)
-            )
-        try:
-            return process.wait()
-        finally:
+        self.commands[job.name] = command
+        with self.slots:
             with self.lock:
-                del self.processes[wanted.name]
+                if self.stopping:
+                    raise step.StepFailed("was not started")
+                process = self.processes[job.name] = step.Process(command, job.work, environment, job.log, self.guard)
+            try:
+                return process.wait(seconds)
+            finally:
+                with self.lock:
+                    del self.processes[job.name]
+
+    def _parallel_paths(self, wanted: Step, outputs: dict[str, str]) -> dict[str, str]:
+        """Where the input and the output of a parallel node lie."""
+        if wanted.parallel is None:
+            return {}
+        paths = {"input": step.text_of(wanted.inputs[wanted.parallel.input], self.sources)}
+        return paths | ({"append_to": outputs[wanted.parallel.append_to]} if wanted.parallel.append_to else {})
 
     def _snapshot(self, wanted: Step) -> Snapshot:
         key = (wanted.component.code, wanted.component.includes)
@@ -311,8 +361,17 @@ class _Run:
         parts += sorted({self._snapshot(wanted).fingerprint for wanted in self.graph.steps.values()})
         return digest("\n".join(parts).encode())
 
+    def _code_digests(self) -> dict[str, dict[str, str]]:
+        return {
+            digits(snapshot.fingerprint)[: step.SHORT]: {
+                name: digits(made)[: step.SHORT] + "x" * made.endswith("x") for name, made in snapshot.digests.items()
+            }
+            for snapshot in self.snapshots.values()
+        }
+
     def _record(self, status: str, commit: git.Commit | None, pipeline_digest: str) -> dict[str, Any]:
         now = time.perf_counter() - self.clock
+        milliseconds = int(self.began % 1 * 1000)
         return {
             "version": 1,
             "run": self.folder.name,
@@ -322,9 +381,11 @@ class _Run:
             "pid": os.getpid(),
             "pipeline_digest": pipeline_digest,
             "git": {"commit": commit.commit, "dirty": commit.dirty} if commit else {"commit": "", "dirty": False},
-            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.began)),
+            # To the millisecond: runs are ordered by it, and two may begin in one second.
+            "started": time.strftime(f"%Y-%m-%dT%H:%M:%S.{milliseconds:03d}Z", time.gmtime(self.began)),
             "seconds": round(now, 3),
             "python": sys.version.split()[0],
+            "forced": self.options.force or self.graph.force_rerun,
             "inputs": {name: describe_value(value) for name, value in self.graph.inputs.items()},
             "steps": [self._describe(wanted) for wanted in self.graph.steps.values()],
             "outputs": {
@@ -349,8 +410,12 @@ class _Run:
             "seconds": round(outcome.seconds, 3),
             "exit_code": outcome.exit_code,
             "message": outcome.message,
+            "command": self.commands.get(wanted.name, ""),
             "needs": sorted(wanted.needs),
             "key": outcome.key,
+            "parts": outcome.parts,
+            "deterministic": wanted.component.deterministic,
+            **({"trials": outcome.trials} if outcome.trials else {}),
             "inputs": {name: describe_value(value) for name, value in wanted.inputs.items()},
             "outputs": {
                 name: {
@@ -397,7 +462,14 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def check_tools() -> None:
-    """Refuse with one sentence where steps could not be started at all."""
+def check_tools(graph: Graph, python: str = "") -> None:
+    """Refuse with one sentence what could not be started at all on this machine."""
     if not any(os.access(os.path.join(path, "bash"), os.X_OK) for path in os.get_exec_path()):
         raise EdgemlError("there is no bash on this machine, which Azure ML commands are written for; install bash")
+    sweeps = [name for name, wanted in graph.steps.items() if wanted.sweep is not None]
+    interpreter = python or sys.executable
+    if sweeps and not step.has_package(interpreter, "mlflow"):
+        raise EdgemlError(
+            f"sweep '{sweeps[0]}' reads its objective from MLflow, which is not installed beside {interpreter}; "
+            "install mlflow-skinny there or name another interpreter with --python"
+        )

@@ -26,7 +26,7 @@ def every(state: str) -> list[Run]:
     except FileNotFoundError:
         return []
     found = [run for name in names if (run := _read(os.path.join(folder, name))) is not None]
-    return sorted(found, key=lambda run: (run.record["started"], run.record["run"]), reverse=True)
+    return sorted(found, key=_order, reverse=True)
 
 
 def find(state: str, wanted: str = "", status: str = "") -> Run:
@@ -47,6 +47,24 @@ def find(state: str, wanted: str = "", status: str = "") -> Run:
             return run
     kind = f"{status} run" if status else "run"
     raise EdgemlError(f"there is no {kind} yet; make one with `edgeml run pipelines/train.yml`")
+
+
+def predecessor(state: str, run: Run) -> Run:
+    """The run of the same pipeline that began before. Raises EdgemlError where there is none."""
+    mine = _order(run)
+    for other in every(state):
+        if _order(other) < mine and other.path != run.path and _pipeline(other) == _pipeline(run):
+            return other
+    raise EdgemlError(f"there is no run of {run.record['pipeline']} before {run.record['run']} to compare it with")
+
+
+def _order(run: Run) -> tuple[str, str]:
+    return run.record["started"], run.record["run"]
+
+
+def _pipeline(run: Run) -> tuple[str, str]:
+    # The path is relative to where the command was given.
+    return str(run.record.get("name", "")), os.path.basename(str(run.record.get("pipeline", "")))
 
 
 def _read(path: str) -> Run | None:

@@ -21,10 +21,11 @@ _Ignored = Callable[[str], bool]
 
 
 class Snapshot(NamedTuple):
-    """Files by relative path, and the fingerprint of them all."""
+    """Files by relative path, the fingerprint of them all, and that of each (with `x` where it is executable)."""
 
     files: tuple[tuple[str, str], ...]
     fingerprint: str
+    digests: dict[str, str]
 
     def copy_to(self, folder: str) -> None:
         """Make the folder with a copy of every file."""
@@ -55,8 +56,9 @@ def take(code: str, includes: tuple[str, ...], fingerprints: Fingerprints) -> Sn
         else:
             files[name] = include
     entries = tuple(sorted(files.items()))
-    lines = [f"{name}\0{int(os.access(path, os.X_OK))}\0{fingerprints.of(path)}\n" for name, path in entries]
-    return Snapshot(entries, digest("".join(lines).encode("utf-8", "surrogateescape")))
+    digests = {name: fingerprints.of(path) + "x" * os.access(path, os.X_OK) for name, path in entries}
+    lines = [f"{name}\0{made}\n" for name, made in digests.items()]
+    return Snapshot(entries, digest("".join(lines).encode("utf-8", "surrogateescape")), digests)
 
 
 def _collect(

@@ -11,17 +11,21 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from edgeml.engine import files
-from edgeml.engine.fingerprint import Fingerprints, digest
+from edgeml.engine.fingerprint import Fingerprints, digest, digits
+from edgeml.engine.guard import Guard, announced
 from edgeml.engine.snapshot import Snapshot
 from edgeml.pipeline import expressions
 from edgeml.pipeline.expressions import Binding
 from edgeml.pipeline.graph import Data, FromStep, Step, Text, Value
 from edgeml.pipeline.ports import FILE_TYPES, render
 
-_FORMAT = 1  # part of every key: raise it when a step's surroundings change
+SHORT = 16  # hex digits of a digest that is only compared with its like
+_FORMAT = 2  # part of every key: raise it when a step's surroundings change
 _GRACE = 5.0  # seconds between asking a step to end and ending it
+_FOREVER = float("inf")
 _TAIL = 20  # lines of a failed step's log that are shown
 _TAIL_BYTES = 16_384
+_TAIL_WIDTH = 500  # characters
 
 
 class StepFailed(Exception):  # noqa: N818 - an outcome of the user's code, no error of ours
@@ -43,8 +47,10 @@ class Sources(NamedTuple):
     shown: Callable[[str], str]
 
 
-def key_of(step: Step, snapshot: Snapshot, interpreter: str, sources: Sources, fingerprints: Fingerprints) -> str:
-    """What a step's outputs depend on, as 64 hex digits: equal keys mean that running it again is of no use.
+def parts_of(
+    step: Step, snapshot: Snapshot, interpreter: str, sources: Sources, fingerprints: Fingerprints
+) -> dict[str, Any]:
+    """All that a step's outputs depend on, by kind.
 
     Paths do not enter, only contents (and a file's name, which a script may read); nor does the ambient environment.
     """
@@ -58,18 +64,41 @@ def key_of(step: Step, snapshot: Snapshot, interpreter: str, sources: Sources, f
             return ["text", [part if isinstance(part, str) else token(part) for part in value.parts]]
         return ["literal", render(value)]
 
-    component = step.component
-    made = [
-        _FORMAT,
-        component.command,
-        snapshot.fingerprint,
-        _environment_identity(step.environment, fingerprints),
-        interpreter,
-        [[name, token(value)] for name, value in sorted(step.inputs.items())],
-        [[name, output.type] for name, output in sorted(step.outputs.items())],
-        [[name, token(value)] for name, value in sorted(step.environment_variables.items())],
-    ]
-    return digest(json.dumps(made, sort_keys=True, default=str).encode("utf-8", "surrogateescape")).partition(":")[2]
+    return {
+        "command": step.component.command,
+        "code": snapshot.fingerprint,
+        "environment": _environment_identity(step.environment, fingerprints),
+        "interpreter": interpreter,
+        "inputs": {name: token(value) for name, value in step.inputs.items()},
+        "outputs": {name: output.type for name, output in step.outputs.items()},
+        "variables": {name: token(value) for name, value in step.environment_variables.items()},
+        "kind": [step.sweep, step.parallel, step.distribution and step.distribution[:2]],
+    }
+
+
+def key_of(parts: dict[str, Any]) -> str:
+    """The parts as 64 hex digits: equal keys mean that running a step again is of no use."""
+    return _hexadecimal([_FORMAT, parts])
+
+
+def short_parts(parts: dict[str, Any]) -> dict[str, Any]:
+    """The parts as short digests for the run's record, which `edgeml runs diff` compares; no value can be read there.
+
+    Of a data input the name is left out: the record holds its path, and content and name are told apart.
+    """
+
+    def short(part: Any) -> str:
+        return _hexadecimal(part)[:SHORT]
+
+    inputs = {name: short(token[:2]) for name, token in parts["inputs"].items()}
+    variables = {name: short(token) for name, token in parts["variables"].items()}
+    code = digits(parts["code"])[:SHORT]
+    rest = {name: short(parts[name]) for name in ("command", "environment", "interpreter", "outputs", "kind")}
+    return {**rest, "code": code, "inputs": inputs, "variables": variables}
+
+
+def _hexadecimal(made: Any) -> str:
+    return digits(digest(json.dumps(made, sort_keys=True, default=str).encode("utf-8", "surrogateescape")))
 
 
 def command_of(step: Step, outputs: dict[str, str], sources: Sources) -> str:
@@ -117,6 +146,15 @@ def variables_of(step: Step, outputs: dict[str, str], sources: Sources) -> dict[
     return made
 
 
+def ports_of(step: Step, outputs: dict[str, str], sources: Sources) -> dict[str, str]:
+    """`AZURE_ML_INPUT_<name>` and `AZURE_ML_OUTPUT_<name>`: the paths of data, as jobs on Azure ML find them."""
+    made = {f"AZURE_ML_OUTPUT_{name}": path for name, path in outputs.items()}
+    for name, value in step.inputs.items():
+        if isinstance(value, (Data, FromStep)):
+            made[f"AZURE_ML_INPUT_{name}"] = text_of(value, sources)
+    return made
+
+
 def make_outputs(step: Step, outputs: dict[str, str]) -> None:
     """Folder outputs exist, empty; a file output's folder exists and the file does not."""
     for name, path in outputs.items():
@@ -135,6 +173,17 @@ def check_outputs(step: Step, outputs: dict[str, str]) -> None:
             raise StepFailed(f"did not write its output '{name}': the folder is empty")
 
 
+def fingerprint_outputs(outputs: dict[str, str], fingerprints: Fingerprints) -> dict[str, str]:
+    """The content of each output. Raises StepFailed for what has none: a pipe, a file that may not be read."""
+    made = {}
+    for name, path in outputs.items():
+        try:
+            made[name] = fingerprints.of(path)
+        except OSError as error:
+            raise StepFailed(f"wrote what cannot be kept as its output '{name}': {error}") from None
+    return made
+
+
 def is_file(step: Step, output: str) -> bool:
     return output in step.outputs and step.outputs[output].type in FILE_TYPES
 
@@ -142,23 +191,35 @@ def is_file(step: Step, output: str) -> bool:
 class Process:
     """A step's shell and everything that it started, in a session of its own so that all of it can be ended."""
 
-    def __init__(self, command: str, work: str, environment: dict[str, str], log: str) -> None:
+    def __init__(self, command: str, work: str, environment: dict[str, str], log: str, guard: Guard) -> None:
+        self._guard = guard
+        descriptor = guard.start()
         with open(log, "wb") as stream:
             self._shell = subprocess.Popen(
-                ["bash", "-c", command],
+                ["bash", "-c", announced(command, descriptor)],
                 cwd=work,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=(descriptor,),
             )
 
-    def wait(self) -> int:
-        """The exit code, negative for a signal; whatever the shell left running is ended."""
-        code = self._shell.wait()
-        self._signal(signal.SIGKILL)
-        return code
+    def wait(self, seconds: float = _FOREVER) -> int:
+        """The exit code, negative for a signal; whatever the shell left running is ended.
+
+        Raises StepFailed where it takes longer than the seconds given.
+        """
+        try:
+            return self._shell.wait(None if seconds == _FOREVER else max(seconds, 0))
+        except subprocess.TimeoutExpired:
+            self.ask_to_stop()
+            self.stop()
+            raise StepFailed(f"ran longer than {seconds:g} s and was ended") from None
+        finally:
+            self._signal(signal.SIGKILL)
+            self._guard.forget(self._shell.pid)
 
     def ask_to_stop(self) -> None:
         self._signal(signal.SIGTERM)
@@ -183,7 +244,8 @@ def explain_exit(code: int) -> str:
     if code >= 0:
         hint = {126: ": a command is not executable", 127: ": a command was not found"}.get(code, "")
         if code > 128 and code - 128 in {signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT}:
-            return f"exited with code {code} ({signal.Signals(code - 128).name})"
+            memory = ", out of memory?" if code - 128 == signal.SIGKILL else ""
+            return f"exited with code {code} ({signal.Signals(code - 128).name}{memory})"
         return f"exited with code {code}{hint}"
     try:
         name = signal.Signals(-code).name
@@ -193,26 +255,35 @@ def explain_exit(code: int) -> str:
 
 
 def tail(log: str) -> list[str]:
-    """The last lines of a log, whatever bytes it holds."""
+    """The last lines of a log, whatever bytes it holds, fit for a terminal."""
     try:
         with open(log, "rb") as stream:
             stream.seek(0, os.SEEK_END)
             stream.seek(max(0, stream.tell() - _TAIL_BYTES))
-            return stream.read().decode("utf-8", "replace").splitlines()[-_TAIL:]
+            lines = stream.read().decode("utf-8", "replace").splitlines()[-_TAIL:]
     except OSError:
         return []
+    return ["".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in line[-_TAIL_WIDTH:]) for line in lines]
+
+
+def has_package(python: str, name: str) -> bool:
+    """Whether a top-level package is installed beside an interpreter; nothing is imported."""
+    return any(name in _names(packages) for packages in _site_packages(python))
 
 
 def interpreter_identity(python: str) -> str:
     """What identifies the Python that steps run in: its version and the distributions installed beside it."""
-    prefix = os.path.dirname(os.path.dirname(python)) if python != sys.executable else sys.prefix
     installed: list[str] = []
-    for library in sorted(_names(os.path.join(prefix, "lib"))):
-        if library.startswith("python"):
-            packages = os.path.join(prefix, "lib", library, "site-packages")
-            installed += [name for name in sorted(_names(packages)) if name.endswith((".dist-info", ".egg-info"))]
+    for packages in _site_packages(python):
+        installed += [name for name in sorted(_names(packages)) if name.endswith((".dist-info", ".egg-info"))]
     version = sys.version if python == sys.executable else os.path.realpath(python)
     return digest("\n".join([version, *installed]).encode())
+
+
+def _site_packages(python: str) -> list[str]:
+    prefix = os.path.dirname(os.path.dirname(python)) if python != sys.executable else sys.prefix
+    libraries = [name for name in sorted(_names(os.path.join(prefix, "lib"))) if name.startswith("python")]
+    return [os.path.join(prefix, "lib", library, "site-packages") for library in libraries]
 
 
 def _names(folder: str) -> list[str]:

@@ -33,6 +33,50 @@ class Text(NamedTuple):
 Value = Literal | Data | FromStep | Text
 
 
+class Sweep(NamedTuple):
+    """A search: each trial runs the step's component with values of the space, the best by the metric stays.
+
+    `space` holds, by input, the distribution as written (`type` and its parameters). Times are in seconds, 0 for none.
+    """
+
+    algorithm: str
+    seed: int | None
+    space: dict[str, dict[str, Any]]
+    goal: str
+    metric: str
+    max_trials: int
+    max_concurrent: int
+    timeout: float
+    trial_timeout: float
+    early_termination: str
+
+
+class Parallel(NamedTuple):
+    """An entry script that gets the files of `input` in mini-batches, bounded by `files` or by `bytes` (0 for none).
+
+    What it returns is appended to the output `append_to`. `timeout` is in seconds for one mini-batch; of the
+    thresholds, -1 means that any number may fail.
+    """
+
+    input: str
+    append_to: str
+    files: int
+    bytes: int
+    workers: int
+    retries: int
+    timeout: int
+    failed_batches: int
+    failed_items: int
+
+
+class Distribution(NamedTuple):
+    """How many processes of one command work together, and by which means (`pytorch`, `mpi`, `tensorflow`)."""
+
+    type: str
+    processes: int
+    line: int
+
+
 class Component(NamedTuple):
     """A command component, from a file of its own or written in a node. Paths are absolute, or empty."""
 
@@ -47,6 +91,7 @@ class Component(NamedTuple):
     outputs: dict[str, Output]
     deterministic: bool
     tags: dict[str, str]
+    distribution: Any
     file: str
     line: int
 
@@ -63,6 +108,9 @@ class Step(NamedTuple):
     compute: str
     needs: frozenset[str]
     line: int
+    sweep: Sweep | None = None
+    parallel: Parallel | None = None
+    distribution: Distribution | None = None
 
 
 class Graph(NamedTuple):
@@ -190,4 +238,9 @@ def _describe_step(step: Step) -> dict[str, Any]:
         "inputs": {name: describe_value(value) for name, value in step.inputs.items()},
         "outputs": {name: {"type": output.type, "uri": output.uri} for name, output in step.outputs.items()},
         "needs": sorted(step.needs),
+        **{
+            kind: value._asdict()
+            for kind, value in (("sweep", step.sweep), ("parallel", step.parallel), ("distribution", step.distribution))
+            if value is not None
+        },
     }

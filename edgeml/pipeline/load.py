@@ -86,6 +86,7 @@ def _command(mapping: Mapping, *, name: str, inputs: dict[str, Input]) -> Compon
         outputs={port: output_port(outputs, port) for port in outputs},
         deterministic=boolean(mapping, "is_deterministic", default=True),
         tags={str(key): str(value) for key, value in section(mapping, "tags").items()},
+        distribution=section(mapping, "distribution"),
         file=mapping.file,
         line=mapping.line_of("command"),
     )
@@ -201,7 +202,7 @@ def _code(mapping: Mapping) -> str:
 
 
 def _includes(mapping: Mapping) -> tuple[str, ...]:
-    listed = mapping.get("additional_includes") or []
+    listed = mapping.get("additional_includes") or _listed_beside(mapping.file)
     if not isinstance(listed, list):
         raise at(mapping, "additional_includes", "'additional_includes' must be a list of paths")
     paths = []
@@ -213,6 +214,15 @@ def _includes(mapping: Mapping) -> tuple[str, ...]:
             raise at(mapping, "additional_includes", f"the additional include {os.path.relpath(path)} does not exist")
         paths.append(path)
     return tuple(paths)
+
+
+def _listed_beside(file: str) -> list[str]:
+    """The older form: a file of the component's own name that holds one path a line."""
+    path = os.path.splitext(file)[0] + ".additional_includes"
+    if not os.path.isfile(path):
+        return []
+    with open(path, encoding="utf-8-sig") as stream:
+        return [line.strip() for line in stream if line.strip()]
 
 
 def _check_placeholders(component: Component) -> None:

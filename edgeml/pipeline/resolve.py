@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from collections.abc import Mapping as AbstractMapping
 from typing import Any
 
 from edgeml.pipeline import expressions, load
 from edgeml.pipeline.expressions import Binding
-from edgeml.pipeline.graph import Component, Data, FromStep, Graph, Step, Text, Value, order, sources_of
+from edgeml.pipeline.graph import (
+    Component,
+    Data,
+    Distribution,
+    FromStep,
+    Graph,
+    Parallel,
+    Step,
+    Sweep,
+    Text,
+    Value,
+    order,
+    sources_of,
+)
+from edgeml.pipeline.nodes import ANY, Components
 from edgeml.pipeline.ports import Input, Output, outside, render, typed
-from edgeml.pipeline.source import Mapping, PipelineError, at, read
+from edgeml.pipeline.source import Mapping, PipelineError, at
 
-_DEFAULT_TYPE = "command"
-_ANY = "any"  # the type of an inline job's input that is bound: whatever it is bound to
 # Where Azure ML puts what a step writes to ./outputs; it can be bound without being declared.
 ARTIFACTS = "artifacts"
 
@@ -40,20 +53,23 @@ class _Scope:
         self.jobs = load.section(document, "jobs")
         self.inputs: dict[str, Value | None] = {}
         self.components: dict[str, Component] = {}
+        self.parallel: dict[str, Mapping] = {}  # documents of the nodes that are parallel
         self.nested: dict[str, _Scope] = {}
 
 
 class _Resolver:
     def __init__(self, maps: AbstractMapping[str, str]) -> None:
         self.maps = maps
-        self.documents: dict[str, Mapping] = {}
-        self.loaded: dict[str, Component] = {}
+        self.components = Components(maps)
         self.steps: dict[str, Step] = {}
+        self.file = ""
+        self.sought: dict[str, Mapping | None] = {}
         self.unmapped: list[tuple[str, int, str]] = []
         self.warnings: list[str] = []
 
     def graph(self, path: str, overrides: AbstractMapping[str, str]) -> Graph:
-        document = _as_pipeline(self.document(path))
+        self.file = path
+        document = _as_pipeline(self.components.document(path))
         root = _Scope(document, "", None, None)
         settings = load.section(document, "settings")
         self.root_inputs(root, overrides)
@@ -79,53 +95,9 @@ class _Resolver:
             default_datastore=self.plain(root, settings, "default_datastore"),
             continue_on_failure=load.boolean(settings, "continue_on_step_failure", default=True),
             force_rerun=load.boolean(settings, "force_rerun", default=False),
-            sources=tuple(self.documents),
+            sources=tuple(self.components.documents),
             warnings=tuple(self.warnings),
         )
-
-    # ---- documents ----
-
-    def document(self, path: str) -> Mapping:
-        if path not in self.documents:
-            self.documents[path] = read(path)
-        return self.documents[path]
-
-    def component_of(self, scope: _Scope, name: str, node: Mapping) -> Component | Mapping:
-        """The command component of a node, or the document of the pipeline that it nests."""
-        declared = node.get("component")
-        kind = load.text(node, "type", _DEFAULT_TYPE).lower()
-        if declared is None:
-            if "jobs" in node or kind == "pipeline":
-                return node
-            _refuse_kind(node, name, kind)
-            return load.inline_command(node, name, self.inline_ports(scope, node))
-        document = self.component_document(node, name, declared)
-        kind = load.text(document, "type", "pipeline" if "jobs" in document else _DEFAULT_TYPE).lower()
-        if kind == "pipeline":
-            return document
-        _refuse_kind(document, name, kind)
-        key = f"{document.file}:{document.line}"
-        if key not in self.loaded:
-            self.loaded[key] = load.component(document, name)
-        return self.loaded[key]
-
-    def component_document(self, node: Mapping, name: str, declared: Any) -> Mapping:
-        if isinstance(declared, Mapping):
-            return declared
-        if not isinstance(declared, str):
-            raise at(node, "component", f"the component of node '{name}' must be a path or a mapping")
-        path = self.maps.get(declared, declared)
-        if load.is_remote(path):
-            raise at(
-                node,
-                "component",
-                f"the component {declared} of node '{name}' is in a registry; give its YAML with --map {declared}=FILE",
-            )
-        if path is declared:
-            path = load.local_path(declared, node.file)
-        if not os.path.isfile(path):
-            raise at(node, "component", f"the component file {os.path.relpath(path)} of node '{name}' does not exist")
-        return self.document(os.path.abspath(path))
 
     # ---- declaring: what there is, so that bindings may point forward ----
 
@@ -136,11 +108,13 @@ class _Resolver:
             node = scope.jobs[name]
             if not isinstance(node, Mapping):
                 raise at(scope.jobs, name, f"node '{name}' must be a mapping")
-            found = self.component_of(scope, name, node)
-            if isinstance(found, Component):
-                scope.components[name] = found
+            found = self.components.of(name, node)
+            if found.component is not None:
+                scope.components[name] = found.component
+                if found.kind == "parallel":
+                    scope.parallel[name] = found.document
             else:
-                nested = _Scope(found, f"{scope.prefix}{name}.", scope, node)
+                nested = _Scope(found.document, f"{scope.prefix}{name}.", scope, node)
                 self.refuse_recursion(nested, node, name)
                 scope.nested[name] = nested
                 self.declare(nested)
@@ -172,7 +146,11 @@ class _Resolver:
 
     def step(self, scope: _Scope, name: str, node: Mapping) -> Step:
         component = scope.components[name]
-        inputs = self.inputs(scope, name, node, component.inputs)
+        sweep = self.sweep(scope, name, node, component)
+        ports = component.inputs
+        if sweep is not None:
+            ports = {key: port._replace(optional=True) if key in sweep.space else port for key, port in ports.items()}
+        inputs = self.inputs(scope, name, node, ports)
         given = load.section(node, "outputs")
         for output in given:
             if output not in component.outputs and output != ARTIFACTS:
@@ -187,13 +165,20 @@ class _Resolver:
         return Step(
             name=scope.prefix + name,
             component=component,
-            inputs={key: value for key, value in inputs.items() if value is not None},
+            inputs={
+                key: value
+                for key, value in inputs.items()
+                if value is not None and (sweep is None or key not in sweep.space)
+            },
             outputs={output: self.output(scope, name, node, output) for output in component.outputs},
             environment=load.environment(node) or component.environment,
             environment_variables=variables,
             compute=self.plain(scope, node, "compute"),
             needs=frozenset(source.step for value in values for source in sources_of(value)),
             line=scope.jobs.line_of(name),
+            sweep=sweep,
+            parallel=self.parallel(scope, name, node, component),
+            distribution=self.distribution(scope, node, component),
         )
 
     def variable(self, scope: _Scope, component: Component, declared: Mapping, name: str) -> Value | None:
@@ -210,6 +195,59 @@ class _Resolver:
             if (binding.path[0], ".".join(binding.path[1:])) not in own:
                 raise at(declared, name, f"the variable '{name}' uses {binding}, which is not of the step itself")
         return str(written)
+
+    def sweep(self, scope: _Scope, name: str, node: Mapping, component: Component) -> Sweep | None:
+        if load.text(node, "type").lower() != "sweep":
+            return None
+        from edgeml.pipeline.sweep import bound_to_space, sweep_of
+
+        made = sweep_of(node, name, self.reader(scope))
+        made = bound_to_space(load.section(node, "inputs"), made)
+        for key in made.space:
+            if key not in component.inputs:
+                known = ", ".join(component.inputs) or "none"
+                raise at(
+                    load.section(node, "search_space"),
+                    key,
+                    f"the trial of '{name}' has no input '{key}'; it has: {known}",
+                )
+        if made.early_termination:
+            self.warnings.append(
+                f"{os.path.relpath(node.file)}:{node.line_of('early_termination')}: early termination "
+                f"({made.early_termination}) of '{name}' is not applied here; every trial runs to its end"
+            )
+        return made
+
+    def parallel(self, scope: _Scope, name: str, node: Mapping, component: Component) -> Parallel | None:
+        if name not in scope.parallel:
+            return None
+        from edgeml.pipeline.parallel import parallel_of
+
+        return parallel_of(node, scope.parallel[name], component, name, self.reader(scope))
+
+    def distribution(self, scope: _Scope, node: Mapping, component: Component) -> Distribution | None:
+        declared = load.section(node, "distribution") if "distribution" in node else component.distribution
+        if not declared:
+            return None
+        count = self.reader(scope)(declared, "process_count_per_instance")
+        try:
+            processes = 1 if count is None else int(count)
+        except (TypeError, ValueError):
+            processes = 0
+        if processes < 1:
+            raise at(declared, "process_count_per_instance", "'process_count_per_instance' must be 1 or more")
+        return Distribution(load.text(declared, "type", "pytorch").lower(), processes, declared.line)
+
+    def reader(self, scope: _Scope) -> Callable[[Mapping, str], Any]:
+        """Reads a key that may be bound to a literal input of the pipeline."""
+
+        def plain(mapping: Mapping, key: str) -> Any:
+            written = mapping.get(key)
+            if isinstance(written, str) and "${{" in written:
+                return self.bound(scope, written, mapping, key)
+            return written
+
+        return plain
 
     # ---- inputs ----
 
@@ -276,7 +314,7 @@ class _Resolver:
 
     def fit(self, value: Value, port: Input, mapping: Mapping, key: str) -> Value:
         """A value as the type of the port it arrives at."""
-        if port.type == _ANY or isinstance(value, (FromStep, Text)):
+        if port.type == ANY or isinstance(value, (FromStep, Text)):
             return value
         if isinstance(value, Data):
             if port.is_literal:
@@ -332,6 +370,8 @@ class _Resolver:
             return scope.inputs[name]
         if path[:2] == ("parent", "jobs") and len(path) == 5 and path[3] == "outputs":
             return self.source(scope, path[2], path[4], mapping, key)
+        if path[0] == "search_space":  # a value that each trial of the sweep gets
+            return None
         hint = f"; did you mean ${{{{parent.{'.'.join(path)}}}}}?" if path[0] in ("inputs", "jobs", "outputs") else ""
         raise at(mapping, key, f"{binding} is not a binding that can be used here{hint}")
 
@@ -364,12 +404,25 @@ class _Resolver:
         path = written if mapped is None else os.path.abspath(mapped)
         if mapped is None:
             if load.is_remote(written):
-                self.unmapped.append((mapping.file, mapping.line_of(key), written))
-                return Data(written, type_)
+                return self.remote(written, type_, mapping, key)
             path = load.local_path(written, mapping.file)
         if not os.path.exists(path):
             raise at(mapping, key, f"the path {os.path.relpath(path)} does not exist")
         return Data(path, type_)
+
+    def remote(self, reference: str, type_: str, mapping: Mapping, key: str) -> Value:
+        """What lies elsewhere: as a data asset beside the pipeline says, else noted, to be refused with the others."""
+        if reference.startswith("azureml:") and reference not in self.sought:
+            from edgeml.pipeline.assets import beside
+
+            self.sought[reference] = beside(reference, [os.path.dirname(file) for file in (self.file, mapping.file)])
+        asset = self.sought.get(reference)
+        path = load.text(asset, "path") if asset is not None else ""
+        if asset is None or (load.is_remote(path) and path not in self.maps):
+            self.unmapped.append((mapping.file, mapping.line_of(key), reference))
+            return Data(reference, type_)
+        self.components.documents[asset.file] = asset
+        return self.data(path, load.text(asset, "type") or type_, asset, "path")
 
     def refuse_unmapped(self) -> None:
         if self.unmapped:
@@ -381,18 +434,6 @@ class _Resolver:
                 file,
                 line,
             )
-
-    def inline_ports(self, scope: _Scope, node: Mapping) -> dict[str, Input]:
-        """Ports of a node with its own command: each takes whatever value it is given."""
-        given = load.section(node, "inputs")
-        ports = {}
-        for key in given:
-            spec = given[key]
-            if isinstance(spec, str) and "${{" in spec:
-                ports[str(key)] = Input(type=_ANY, optional=True, line=given.line_of(key))
-            else:
-                ports[str(key)] = load.value_port(spec, given.line_of(key))._replace(optional=True)
-        return ports
 
     # ---- outputs ----
 
@@ -447,8 +488,10 @@ def _as_pipeline(document: Mapping) -> Mapping:
     """The document itself, or, for a command job, a pipeline of that one job."""
     if "jobs" in document or document.get("type") == "pipeline":
         return document
-    if "command" not in document:
-        raise PipelineError("neither a pipeline (with 'jobs') nor a command job (with 'command')", document.file, 1)
+    if "command" not in document and document.get("type") != "sweep":
+        raise PipelineError(
+            "neither a pipeline (with 'jobs'), nor a command job (with 'command'), nor a sweep", document.file, 1
+        )
     name = load.text(document, "name") or _stem(document.file)
     wrapped = Mapping(document.file, document.line)
     jobs = wrapped["jobs"] = Mapping(document.file, document.line)
@@ -485,11 +528,6 @@ def _parent_output(mapping: Mapping, key: str) -> str:
 
 def _overlay(base: Output, over: Output) -> Output:
     return Output(over.type or base.type, over.mode or base.mode, over.uri or base.uri, base.line)
-
-
-def _refuse_kind(mapping: Mapping, name: str, kind: str) -> None:
-    if kind != _DEFAULT_TYPE:
-        raise at(mapping, "type", f"node '{name}' is of type '{kind}', which this runner cannot run")
 
 
 def _stem(path: str) -> str:

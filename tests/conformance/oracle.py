@@ -114,7 +114,11 @@ class _Reader:
             "parallel": _parallel(node) if node.type == "parallel" else None,
         }
         if node.type == "parallel":
-            return made | {"command": None, "files": None}
+            task = node.task
+            command = f"{task.entry_script} {task.program_arguments or ''}".strip()
+            files = _listing(Path(component.base_path, task.code))
+            made |= {"environment": _environment(task.environment)}
+            return made | {"command": _command(command, inputs, outputs), "files": files}
         return made | {"command": _command(component.command, inputs | swept, outputs), "files": _files(component)}
 
     def standalone(self, job: Any) -> Shape:
@@ -324,15 +328,13 @@ def _own(thing: Any, name: str) -> Any:
 
 
 def _distribution(node: Any) -> Any:
-    distribution = _own(node, "distribution") or _own(_own(node, "component"), "distribution")
-    if distribution is None:
-        return None
-    return {key: value for key, value in vars(distribution).items() if value is not None}
+    held = _own(node, "distribution") or _own(_own(node, "component"), "distribution")
+    return held and {"type": held.type, "processes": held.process_count_per_instance or 1}
 
 
 def _sweep(node: Any) -> Shape:
-    sampling, limits = node.sampling_algorithm, node.limits
-    policy = node.early_termination
+    """A search, with what Azure ML's reference says of limits that are not given; 0 is no limit."""
+    sampling, limits, policy = node.sampling_algorithm, node.limits, node.early_termination
     return {
         "algorithm": sampling if isinstance(sampling, str) else sampling.type,
         "seed": getattr(sampling, "seed", None),
@@ -340,26 +342,30 @@ def _sweep(node: Any) -> Shape:
         "goal": node.objective.goal,
         "metric": node.objective.primary_metric,
         "max_trials": limits.max_total_trials,
-        "max_concurrent": limits.max_concurrent_trials,
-        "timeout": limits.timeout,
-        "trial_timeout": limits.trial_timeout,
+        "max_concurrent": limits.max_concurrent_trials or limits.max_total_trials,
+        "timeout": limits.timeout or 0,
+        "trial_timeout": limits.trial_timeout or 0,
         "early_termination": "" if policy is None else policy.type,
     }
 
 
 def _parallel(node: Any) -> Shape:
+    """The mini-batches of a node, with the reference's defaults; the SDK has no unit beside the size."""
     retry = node.retry_settings
+
+    def port(binding: str | None) -> str:
+        return _BINDING.fullmatch(binding)[1].partition(".")[2] if binding else ""
+
+    def given(value: Any, default: int) -> int:
+        return default if value is None else int(value)
+
     return {
-        "input_data": node.input_data,
-        "mini_batch_size": node.mini_batch_size,
-        "mini_batch_error_threshold": node.mini_batch_error_threshold,
-        "error_threshold": node.error_threshold,
-        "max_concurrency_per_instance": node.max_concurrency_per_instance,
-        "logging_level": node.logging_level,
-        "partition_keys": node.partition_keys,
-        "max_retries": getattr(retry, "max_retries", None),
-        "timeout": getattr(retry, "timeout", None),
-        "entry_script": node.task.entry_script,
-        "program_arguments": node.task.program_arguments,
-        "append_row_to": node.task.append_row_to,
+        "input": port(node.input_data),
+        "append_to": port(node.task.append_row_to),
+        "size": int(node.mini_batch_size),
+        "workers": given(node.max_concurrency_per_instance, 1),
+        "retries": given(getattr(retry, "max_retries", None), 2),
+        "timeout": given(getattr(retry, "timeout", None), 60),
+        "failed_batches": given(node.mini_batch_error_threshold, -1),
+        "failed_items": given(node.error_threshold, -1),
     }

@@ -46,10 +46,8 @@ def shape(graph: Graph, scratch: Path) -> Shape:
 def _step(step: Step, fingerprints: Fingerprints) -> Shape:
     component = step.component
     outputs = {name: f"<{name}>" for name in step.outputs}
-    sweep = _plain(getattr(step, "sweep", None))
-    parallel = _plain(getattr(step, "parallel", None))
     # What a sweep varies has no value but each trial's own.
-    swept = {name: f"<{name}>" for name in (sweep or {}).get("space", ())}
+    swept = {name: f"<{name}>" for name in step.sweep.space} if step.sweep else {}
     trial = step._replace(inputs={**step.inputs, **swept})
     snapshot = take(component.code, component.includes, fingerprints)
     return {
@@ -61,11 +59,11 @@ def _step(step: Step, fingerprints: Fingerprints) -> Shape:
         "environment": _environment(step.environment),
         "compute": step.compute.removeprefix("azureml:"),
         "deterministic": component.deterministic,
-        "distribution": _plain(getattr(step, "distribution", None)) or None,
-        "sweep": sweep,
-        "parallel": parallel,
-        "command": None if parallel else command_of(trial, outputs, _SOURCES),
-        "files": None if parallel else sorted({name for name, _ in snapshot.files} - {".gitignore"}),
+        "distribution": _distribution(step),
+        "sweep": step.sweep and step.sweep._asdict(),
+        "parallel": _parallel(step),
+        "command": command_of(trial, outputs, _SOURCES),
+        "files": sorted({name for name, _ in snapshot.files} - {".gitignore"}),
     }
 
 
@@ -101,5 +99,13 @@ def _environment(environment: Any) -> Any:
     return {key: value for key, value in made.items() if value}
 
 
-def _plain(value: Any) -> Any:
-    return value._asdict() if hasattr(value, "_asdict") else value
+def _distribution(step: Step) -> Any:
+    held = step.distribution
+    return held and {"type": held.type, "processes": held.processes}
+
+
+def _parallel(step: Step) -> Any:
+    if step.parallel is None:
+        return None
+    made = step.parallel._asdict()
+    return made | {"size": made.pop("files") + made.pop("bytes")}

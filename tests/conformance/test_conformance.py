@@ -34,26 +34,6 @@ LENIENT = [name for name in CASES if (CORPUS / name / "lenient.yml").exists()]
 GOOD = [name for name in CASES if name not in BAD + LENIENT]
 RUNNABLE = [name for name in CASES if (CORPUS / name / "expected.yml").exists()]
 
-# What the resolver does not do yet, by the prefix of its cases. A case that starts to pass fails the suite
-# until its line goes, so none stays asleep.
-PENDING = {
-    "sweep-": "sweep nodes and jobs",
-    "parallel-": "parallel nodes",
-    "distribution-": "Step.distribution",
-    "lenient-includes-legacy": "the <component>.additional_includes file",
-    "data-asset-": "data-asset YAML beside the pipeline",
-}
-
-
-def cases(names: list[str]) -> list[Any]:
-    """Test parameters, those of pending features marked as such."""
-    marked = []
-    for name in names:
-        reason = next((why for prefix, why in PENDING.items() if name.startswith(prefix)), None)
-        marks = [] if reason is None else [pytest.mark.xfail(reason=f"not there yet: {reason}", strict=True)]
-        marked.append(pytest.param(name, marks=marks))
-    return marked
-
 
 def content(name: str, file: str) -> dict[str, Any]:
     path = CORPUS / name / file
@@ -71,18 +51,16 @@ def seen_by_azure_ml(name: str) -> oracle.Shape:
 
 def test_the_corpus_is_whole() -> None:
     assert len(CASES) >= 65 and len(GOOD) >= 48 and len(BAD) >= 17 and len(RUNNABLE) >= 35
-    assert all(any(name.startswith(prefix) for name in CASES) for prefix in PENDING)
 
 
 @pytest.mark.parametrize("name", GOOD)
 def test_azure_ml_takes_each_good_case(name: str) -> None:
-    """Pending ones too: what is compared with edgeml later must be sound today."""
     path = CORPUS / name / "pipeline.yml"
     assert oracle.problems(path) == []
     assert seen_by_azure_ml(name)["steps"]
 
 
-@pytest.mark.parametrize("name", cases(GOOD))
+@pytest.mark.parametrize("name", GOOD)
 def test_edgeml_sees_what_azure_ml_sees(name: str, tmp_path: Path) -> None:
     graph = resolve(str(CORPUS / name / "pipeline.yml"), maps=maps(name))
     assert shape(graph, tmp_path) == seen_by_azure_ml(name)
@@ -93,7 +71,7 @@ def test_edgeml_sees_the_repository_s_own_pipelines_as_azure_ml_does(path: Path,
     assert shape(resolve(str(path)), tmp_path) == oracle.shape(path)
 
 
-@pytest.mark.parametrize("name", cases(RUNNABLE))
+@pytest.mark.parametrize("name", RUNNABLE)
 def test_what_runs_writes_what_it_should(name: str, tmp_path: Path) -> None:
     for folder in (name, "shared"):
         shutil.copytree(CORPUS / folder, tmp_path / folder)
@@ -110,7 +88,7 @@ def test_what_runs_writes_what_it_should(name: str, tmp_path: Path) -> None:
     assert {path: (tmp_path / name / "run" / path).read_text() for path in expected} == expected
 
 
-@pytest.mark.parametrize("name", cases(BAD))
+@pytest.mark.parametrize("name", BAD)
 def test_what_cannot_run_is_refused_with_its_place(name: str) -> None:
     refusal = content(name, "refusal.yml")
     with pytest.raises(PipelineError) as caught:

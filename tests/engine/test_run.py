@@ -62,6 +62,8 @@ def test_a_failure_names_step_cause_log_and_folder(project: Project, command: st
     assert f"edgeml: step 'bad' {why}" in done.stderr
     assert "log     out/jobs/bad/log.txt" in done.stderr
     assert "folder  out/jobs/bad/work" in done.stderr
+    shown = command.replace("${{outputs.o}}", f"{project.folder}/out/cloud/bad/o")
+    assert "  command " + shown.replace("${{outputs.d}}", f"{project.folder}/out/cloud/bad/d") in done.stderr
     if "saying" in command:
         assert "  | saying why" in done.stderr
     record = json.loads((project.folder / "out/run.json").read_text())
@@ -232,6 +234,25 @@ def test_the_storage_secret_goes_only_where_a_component_asks_for_it(project: Pro
     names = (project.folder / "out/jobs/a/outputs/o").read_text().split()
     assert "EDGEML_STORAGE_ACCOUNT_KEY" not in names
     assert {"OTHER", "MLFLOW_TRACKING_URI", "AZUREML_RUN_ID", "AZUREML_ROOT_RUN_ID"} <= set(names)
+
+
+def test_paths_of_data_are_in_the_environment_as_on_azure_ml(project: Project) -> None:
+    project.write("start.txt", "zero\n")
+    project.write(
+        "pipeline.yml",
+        """
+        jobs:
+          a:
+            command: cat $AZURE_ML_INPUT_data > $AZURE_ML_OUTPUT_o && env > ./outputs/env
+            inputs: {data: {type: uri_file, path: ./start.txt}, word: hush}
+            outputs: {o: {type: uri_file}}
+          b:
+            command: cat $AZURE_ML_INPUT_i && ! grep INPUT_word ${{inputs.e}}/env
+            inputs: {i: "${{parent.jobs.a.outputs.o}}", e: "${{parent.jobs.a.outputs.artifacts}}"}
+        """,
+    )
+    project.run("--output-dir", "out")
+    assert (project.folder / "out/jobs/b/log.txt").read_text() == "zero\n"
 
 
 def test_steps_run_in_the_interpreter_of_edgeml(project: Project) -> None:
