@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 VERBS = {
     "run": "run an Azure ML pipeline on this machine",
-    "runs": "list earlier runs, or show one",
+    "runs": "list earlier runs, show one, compare two, remove old ones",
+    "cache": "look at the cache of finished steps, or bound it",
     "storage": "start, stop or look at the embedded blob storage",
     "data": "push, list, pull or synthesize private data",
     "register": "register the model that a run released",

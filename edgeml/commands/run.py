@@ -13,16 +13,19 @@ from edgeml.errors import EdgemlError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
     from edgeml.engine.run import Result
     from edgeml.pipeline import Graph
 
+_ENVIRONMENTS = ("local", "conda", "docker")
 HELP = "Run an Azure ML v2 pipeline on this machine: the very file that Azure ML would be sent."
 EXAMPLES = [
     "edgeml run pipelines/train.yml",
     "edgeml run pipelines/train.yml --input seed=7 --output-dir out",
     "edgeml run pipelines/train.yml --dry-run        # what would run, with every binding resolved",
     "edgeml run pipeline.yml --map azureml:cars@latest=data/cars.csv",
+    "edgeml run pipeline.yml --env docker            # each step in a container of its declared environment",
     "edgeml run pipeline.yml --json | jq .outputs",
 ]
 
@@ -36,7 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="REF=PATH",
-        help="local source of a remote reference; repeatable",
+        help="local source of a remote reference (of an environment also an image); repeatable",
+    )
+    add(
+        "--env",
+        choices=_ENVIRONMENTS,
+        default="local",
+        help="where steps run: in this Python, or in what they declare (default: %(default)s)",
     )
     add("--output-dir", default="", metavar="DIR", help="the run's folder (default: .edgeml/runs/NAME)")
     add("--jobs", type=int, default=0, metavar="N", help="steps at once (default: the number of processors)")
@@ -51,13 +60,26 @@ def execute(args: argparse.Namespace) -> int:
 
     if args.jobs < 0:
         raise EdgemlError(f"--jobs {args.jobs}: give the number of steps that may run at once, 1 or more")
-    graph = resolve(args.pipeline, _pairs(args.input, "--input"), _pairs(args.map, "--map"))
+    if args.python and args.env != "local":
+        raise EdgemlError(f"--python goes with --env local; with --env {args.env} a step's environment has its own")
+    maps = _pairs(args.map, "--map")
+    graph = resolve(args.pipeline, _pairs(args.input, "--input"), maps)
     for warning in graph.warnings:
         print(f"edgeml: {warning}", file=sys.stderr)
     if args.dry_run:
         _print_graph(graph, as_json=args.json)
         return 0
-    result = run(graph, output_dir=args.output_dir, force=args.force, jobs=args.jobs, python=args.python)
+    if args.env == "local":
+        _tell_of_unused(graph, args.python or "this Python")
+    result = run(
+        graph,
+        output_dir=args.output_dir,
+        force=args.force,
+        jobs=args.jobs,
+        python=args.python,
+        env=args.env,
+        maps=maps,
+    )
     if args.json:
         print(json.dumps(result.record, indent=2))
     else:
@@ -65,13 +87,30 @@ def execute(args: argparse.Namespace) -> int:
     return 0 if result.status == "completed" else 1
 
 
-def run(graph: Graph, *, output_dir: str = "", force: bool = False, jobs: int = 0, python: str = "") -> Result:
-    """Run a graph with what the project provides: its storage where a component asks for it, its datastores' zones."""
+def run(
+    graph: Graph,
+    *,
+    output_dir: str = "",
+    force: bool = False,
+    jobs: int = 0,
+    python: str = "",
+    env: str = "local",
+    maps: Mapping[str, str] | None = None,
+) -> Result:
+    """Run a graph with what the project provides: its storage where a component asks for it, its datastores' zones.
+
+    `env` is where steps run, `maps` gives remote environments a local source.
+    """
     from edgeml.engine.progress import Progress
     from edgeml.engine.run import NEEDS_TAG, Options, check_tools
     from edgeml.engine.run import run as run_graph
 
     check_tools(graph, python)
+    launcher = None
+    if env != "local":
+        from edgeml.engine import environment
+
+        launcher = environment.prepare(env, graph, maps or {}, project.state_folder(), _say)
     asked = {need for step in graph.steps.values() for need in step.component.tags.get(NEEDS_TAG, "").split()}
     bound = graph.default_datastore or any(o.uri for step in graph.steps.values() for o in step.outputs.values())
     with ExitStack() as stack:
@@ -86,6 +125,8 @@ def run(graph: Graph, *, output_dir: str = "", force: bool = False, jobs: int = 
             from edgeml import registry
 
             variables["MLFLOW_TRACKING_URI"] = registry.prepare(graph.experiment)
+        if env == "docker":
+            _tell_of_lost_metrics(variables)
         options = Options(
             state=project.state_folder(),
             output_dir=output_dir,
@@ -95,10 +136,29 @@ def run(graph: Graph, *, output_dir: str = "", force: bool = False, jobs: int = 
             edge_datastores=project.edge_datastores() if bound else frozenset(),
             provided=provided,
             variables=variables,
+            launcher=launcher,
         )
         width = max(map(len, graph.steps))
         with Progress(len(graph.steps), width) as progress:
             return run_graph(graph, options, progress)
+
+
+def _tell_of_unused(graph: Graph, python: str) -> None:
+    count = len({str(step.environment) for step in graph.steps.values() if step.environment})
+    if count:
+        which, them = ("environment is", "it") if count == 1 else ("environments are", "them")
+        _say(f"steps run in {python}; {count} declared {which} not used (--env docker honours {them})")
+
+
+def _tell_of_lost_metrics(variables: Mapping[str, str]) -> None:
+    from edgeml.engine.docker import is_file_store
+
+    if is_file_store(variables.get("MLFLOW_TRACKING_URI") or os.environ.get("MLFLOW_TRACKING_URI", "")):
+        _say("containers do not reach the MLflow store, which is a file; set MLFLOW_TRACKING_URI to a server's address")
+
+
+def _say(message: str) -> None:
+    print(f"edgeml: {message}", file=sys.stderr, flush=True)
 
 
 def _uses_mlflow(graph: Graph) -> bool:

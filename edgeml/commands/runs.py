@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from edgeml import project
+from edgeml.errors import EdgemlError
 
 if TYPE_CHECKING:
     import argparse
@@ -17,11 +18,14 @@ EXAMPLES = [
     "edgeml runs show                                # the newest",
     "edgeml runs show train-20260101-120000-1a2b --json",
     "edgeml runs diff                                # why each step of the newest run was not reused",
+    "edgeml runs gc --keep 20 --dry-run              # which folders would go, and what that would free",
 ]
+
+_KEEP = 10  # runs, where neither number nor age is asked for
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", required=True, metavar="{list,show,diff}")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="{list,show,diff,gc}")
     listing = actions.add_parser("list", help="all runs, the newest first")
     showing = actions.add_parser("show", help="one run")
     showing.add_argument("run", nargs="?", default="", help="name or folder of a run (default: the newest)")
@@ -30,7 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     differing.add_argument(
         "against", nargs="?", default="", help="the run to compare with (default: the one of its pipeline before it)"
     )
-    for parser_ in (listing, showing, differing):
+    removing = actions.add_parser(
+        "gc", help="remove run folders; never one that runs, nor the newest completed one of a pipeline"
+    )
+    removing.add_argument("--keep", type=int, metavar="N", help=f"keep the newest N (default: {_KEEP})")
+    removing.add_argument("--older-than", type=float, metavar="DAYS", help="remove only what ended so long ago")
+    removing.add_argument("--dry-run", action="store_true", help="say what would go and remove nothing")
+    for parser_ in (listing, showing, differing, removing):
         parser_.add_argument("--json", action="store_true", help="print records as JSON")
 
 
@@ -44,6 +54,8 @@ def execute(args: argparse.Namespace) -> int:
         return 0
     if args.action == "diff":
         return _diff(state, args.run, args.against, as_json=args.json)
+    if args.action == "gc":
+        return _gc(state, args)
     found = runs.every(state)
     if args.json:
         print(json.dumps([run.record for run in found], indent=2))
@@ -92,4 +104,27 @@ def _diff(state: str, wanted: str, against: str, *, as_json: bool) -> int:
             print(f"  {'':<{width}}  {'':<9}  {text}")
     for node in made["removed"]:
         print(f"  {node:<{width}}  {'gone':<9}  is only in {made['against']}")
+    return 0
+
+
+def _gc(state: str, args: argparse.Namespace) -> int:
+    from edgeml.engine import reclaim
+
+    if args.keep is not None and args.keep < 0:
+        raise EdgemlError(f"--keep {args.keep}: give the number of runs to keep, 0 or more")
+    if args.older_than is not None and not args.older_than >= 0:
+        raise EdgemlError(f"--older-than {args.older_than:g}: give a number of days, 0 or more")
+    keep = args.keep if args.keep is not None else _KEEP if args.older_than is None else 0
+    age = (args.older_than or 0.0) * reclaim.DAY
+    told = reclaim.remove_runs(state, keep=keep, older_than=age, dry_run=args.dry_run)
+    if args.json:
+        print(json.dumps(told, indent=2))
+        return 0
+    would = "would be " if args.dry_run else ""
+    for name in told["removed"]:
+        print(f"  {name}")
+    freed, linked = reclaim.readable(told["freed_bytes"]), reclaim.readable(told["still_linked_bytes"])
+    print(f"{len(told['removed'])} runs {would}removed, {told['kept']} kept; {freed} {would}freed")
+    if told["still_linked_bytes"]:
+        print(f"{linked} of what they held is in the cache or other runs too; `edgeml cache gc`")
     return 0

@@ -7,7 +7,7 @@ import os
 import stat
 
 _COPY_RANGE = getattr(os, "copy_file_range", None)
-_UNFINISHED = ".tmp"
+UNFINISHED = ".tmp"
 
 
 def copy_file(source: str, target: str) -> None:
@@ -60,7 +60,7 @@ def remove(path: str) -> None:
 
 def write_atomically(path: str, content: str) -> None:
     """Replace a text file so that a reader sees the old or the new content, never a part."""
-    temporary = f"{path}.{unique()}{_UNFINISHED}"
+    temporary = f"{path}.{unique()}{UNFINISHED}"
     try:
         with open(temporary, "w", encoding="utf-8") as stream:
             stream.write(content)
@@ -73,7 +73,7 @@ def write_atomically(path: str, content: str) -> None:
 
 def is_unfinished(name: str) -> bool:
     """Whether a file is what `write_atomically` left when its process was killed."""
-    return name.endswith(_UNFINISHED)
+    return name.endswith(UNFINISHED)
 
 
 def unique() -> str:

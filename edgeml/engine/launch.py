@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shlex
 
-from edgeml.engine.step import has_package
+from edgeml.engine.step import StepFailed, has_package
 from edgeml.pipeline.graph import Distribution, Parallel, Step
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
@@ -22,11 +23,38 @@ def parallel_command(parallel: Parallel, command: str, paths: dict[str, str], fo
     append_to = paths.get("append_to", "")
     if append_to and os.path.isdir(append_to):
         append_to = os.path.join(append_to, _APPENDED)
-    spec = {**parallel._asdict(), "script": script, "arguments": arguments, **paths, "append_to": append_to}
+    spec = {
+        **parallel._asdict(),
+        "script": script,
+        "arguments": arguments,
+        "sources": _sources(paths["input"]),
+        "append_to": append_to,
+    }
     path = os.path.join(folder, "parallel.json")
     with open(path, "w", encoding="utf-8") as stream:
         json.dump(spec, stream, indent=2)
     return shlex.join([python, os.path.join(_HERE, "minibatch.py"), path])
+
+
+def _sources(path: str) -> list[str]:
+    """The files and folders that hold the items: the path itself, or what the `MLTable` file in it lists.
+
+    Raises StepFailed for a table that is read by rows.
+    """
+    table = os.path.join(path, "MLTable")
+    if not os.path.isfile(table):
+        return [path]
+    from edgeml.pipeline.source import read
+
+    document = read(table)
+    reading = [name for item in document.get("transformations") or [] for name in item if str(name).startswith("read_")]
+    if reading:
+        raise StepFailed(f"reads a table in mini-batches ({reading[0]}), which this runner cannot do; give it files")
+    listed = [str(place) for item in document.get("paths") or [] for place in item.values()]
+    if any("://" in place for place in listed):
+        raise StepFailed(f"reads files that are not on this machine, listed in {table}")
+    found = [sorted(glob.glob(os.path.join(path, place), recursive=True)) for place in listed]
+    return [os.path.normpath(place) for places in found for place in places]
 
 
 def distributed_command(distribution: Distribution, command: str, python: str) -> str:
@@ -35,7 +63,7 @@ def distributed_command(distribution: Distribution, command: str, python: str) -
     if distribution.type == "pytorch" and distribution.processes > 1 and has_package(python, "torch"):
         torchrun = [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count, "--no-python"]
         return shlex.join([*torchrun, "bash", "-c", command])
-    return shlex.join([python, os.path.join(_HERE, "ranks.py"), count, command])
+    return shlex.join([python, os.path.join(_HERE, "ranks.py"), distribution.type, count, command])
 
 
 def of(step: Step, command: str, paths: dict[str, str], folder: str, python: str) -> str:

@@ -90,9 +90,9 @@ class Driver:
         self.count = 0
 
     def run(self) -> int:
-        files = sorted(listed(self.spec["input"]))
+        files = [path for source in self.spec["sources"] for path in sorted(listed(source))]
         if not files:
-            print(f"there are no files in {self.spec['input']}", file=sys.stderr)
+            print(f"there are no files in {', '.join(self.spec['sources'])}", file=sys.stderr)
             return 1
         for number, batch in enumerate(batches(files, self.spec["files"], self.spec["bytes"])):
             self.batches.put((number, batch, 0))

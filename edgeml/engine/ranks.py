@@ -1,11 +1,14 @@
-"""Runs a shell command as several processes that know their rank; executed as `python ranks.py N COMMAND`.
+"""Runs a shell command as several processes that know their rank; executed as `python ranks.py TYPE N COMMAND`.
 
-The variables are those that PyTorch's `env://` initialisation and Open MPI's programs read. The first process that
-fails ends the others, and its exit code is the result. It must not import anything of edgeml.
+The variables are those that PyTorch's `env://` initialisation, Open MPI's programs and TensorFlow's strategies
+read. The first process that fails ends the others, and its exit code is the result. It must not import anything
+of edgeml.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -13,12 +16,11 @@ import sys
 
 
 def main(argv: list[str]) -> int:
-    count, command = int(argv[0]), argv[1]
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    kind, count, command = argv[0], int(argv[1]), argv[2]
+    ports = free_ports(count)
+    given = tensorflow_variables if kind == "tensorflow" else variables
     started = [
-        subprocess.Popen(["bash", "-c", command], env={**os.environ, **variables(rank, count, port)})
-        for rank in range(count)
+        subprocess.Popen(["bash", "-c", command], env={**os.environ, **given(rank, ports)}) for rank in range(count)
     ]
     left = dict.fromkeys(process.pid for process in started)
     while left:
@@ -35,8 +37,22 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def variables(rank: int, count: int, port: int) -> dict[str, str]:
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on at this moment."""
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [server.getsockname()[1] for server in servers]
+
+
+def tensorflow_variables(rank: int, ports: list[int]) -> dict[str, str]:
+    """What one of TensorFlow's workers finds in its environment."""
+    workers = [f"127.0.0.1:{port}" for port in ports]
+    return {"TF_CONFIG": json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": rank}})}
+
+
+def variables(rank: int, ports: list[int]) -> dict[str, str]:
     """What the process of one rank finds in its environment."""
+    count = len(ports)
     return {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -44,7 +60,7 @@ def variables(rank: int, count: int, port: int) -> dict[str, str]:
         "LOCAL_WORLD_SIZE": str(count),
         "NODE_RANK": "0",
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        "MASTER_PORT": str(ports[0]),
         "OMPI_COMM_WORLD_RANK": str(rank),
         "OMPI_COMM_WORLD_LOCAL_RANK": str(rank),
         "OMPI_COMM_WORLD_SIZE": str(count),

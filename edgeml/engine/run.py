@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeml.engine import files, folder, git, isolate, step
 from edgeml.engine.alias import Aliases
@@ -22,6 +22,9 @@ from edgeml.engine.snapshot import Snapshot, take
 from edgeml.errors import EdgemlError
 from edgeml.pipeline.graph import Graph, Step, datastore_of, describe_value, sources_of
 from edgeml.pipeline.resolve import ARTIFACTS
+
+if TYPE_CHECKING:
+    from edgeml.engine.environment import Launcher
 
 COMPLETED, CACHED, FAILED, SKIPPED = "completed", "cached", "failed", "skipped"
 CANCELLED, RUNNING, INTERRUPTED = "cancelled", "running", "interrupted"
@@ -34,6 +37,7 @@ class Options(NamedTuple):
     """How to run. `state` is the project's own folder.
 
     Each step gets `variables`; `provided` are variables for those whose component's tag asks for them, by its word.
+    A `launcher` starts steps in their declared environments; without one they run in this Python.
     """
 
     state: str
@@ -44,6 +48,7 @@ class Options(NamedTuple):
     edge_datastores: frozenset[str] = frozenset()
     variables: Mapping[str, str] = {}
     provided: Mapping[str, Mapping[str, str]] = {}
+    launcher: Launcher | None = None
 
 
 class Outcome:
@@ -220,7 +225,7 @@ class Engine:
         zones = self.zones[wanted.name]
         outputs = {name: self.folder.output(wanted.name, name, zones[name]) for name in wanted.outputs}
         self.folder.prepare(wanted.name, {name: zones[name] for name in outputs})
-        parts = step.parts_of(wanted, snapshot, self.interpreter, self.sources, self.fingerprints)
+        parts = step.parts_of(wanted, snapshot, self.identity(wanted), self.sources, self.fingerprints)
         outcome.key, outcome.parts = step.key_of(parts), step.short_parts(parts)
         implicit = self._implicit(wanted)
         cached = self.cache.fetch(outcome.key, {**outputs, **implicit}) if self.may_reuse(wanted) else None
@@ -286,7 +291,8 @@ class Engine:
             from edgeml.engine import launch
 
             command = launch.of(wanted, command, self._parallel_paths(wanted, outputs), job.folder, self.python)
-        if isolate.is_needed(command):
+        launcher = self.options.launcher
+        if launcher is None and isolate.is_needed(command):
             try:
                 own = isolate.make(job.environment, self.python)
             except subprocess.CalledProcessError as error:
@@ -299,7 +305,11 @@ class Engine:
             with self.lock:
                 if self.stopping:
                     raise step.StepFailed("was not started")
-                process = self.processes[job.name] = step.Process(command, job.work, environment, job.log, self.guard)
+                process = self.processes[job.name] = (
+                    launcher.start(wanted, command, job, environment, outputs, self.sources, self.guard)
+                    if launcher is not None
+                    else step.Process(command, job.work, environment, job.log, self.guard)
+                )
             try:
                 return process.wait(seconds)
             finally:
@@ -328,6 +338,10 @@ class Engine:
         return {ARTIFACTS: self.folder.output(wanted.name, ARTIFACTS, zone)}
 
     # ---- environment ----
+
+    def identity(self, wanted: Step) -> str:
+        """What identifies the place that a step runs in."""
+        return self.options.launcher.identity(wanted) if self.options.launcher else self.interpreter
 
     def _base_environment(self) -> dict[str, str]:
         """The ambient environment less the storage secrets, with the interpreter's own commands first on the path."""
@@ -416,6 +430,7 @@ class Engine:
             "parts": outcome.parts,
             "deterministic": wanted.component.deterministic,
             **({"trials": outcome.trials} if outcome.trials else {}),
+            "environment": self.identity(wanted),
             "inputs": {name: describe_value(value) for name, value in wanted.inputs.items()},
             "outputs": {
                 name: {

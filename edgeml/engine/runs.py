@@ -25,7 +25,8 @@ def every(state: str) -> list[Run]:
         names = os.listdir(folder)
     except FileNotFoundError:
         return []
-    found = [run for name in names if (run := _read(os.path.join(folder, name))) is not None]
+    paths = [os.path.join(folder, name) for name in names if not name.startswith(".")]  # a run on its way out
+    found = [run for path in paths if (run := _read(path)) is not None]
     return sorted(found, key=_order, reverse=True)
 
 
@@ -53,7 +54,7 @@ def predecessor(state: str, run: Run) -> Run:
     """The run of the same pipeline that began before. Raises EdgemlError where there is none."""
     mine = _order(run)
     for other in every(state):
-        if _order(other) < mine and other.path != run.path and _pipeline(other) == _pipeline(run):
+        if _order(other) < mine and other.path != run.path and pipeline_of(other) == pipeline_of(run):
             return other
     raise EdgemlError(f"there is no run of {run.record['pipeline']} before {run.record['run']} to compare it with")
 
@@ -62,8 +63,8 @@ def _order(run: Run) -> tuple[str, str]:
     return run.record["started"], run.record["run"]
 
 
-def _pipeline(run: Run) -> tuple[str, str]:
-    # The path is relative to where the command was given.
+def pipeline_of(run: Run) -> tuple[str, str]:
+    """What runs of one pipeline have in common: its name and that of its file, whose path depends on the caller."""
     return str(run.record.get("name", "")), os.path.basename(str(run.record.get("pipeline", "")))
 
 
@@ -75,12 +76,13 @@ def _read(path: str) -> Run | None:
         return None
     if not isinstance(record, dict) or not {"run", "started", "status", "steps"} <= record.keys():
         return None
-    if record["status"] == "running" and not _is_locked(path):
+    if record["status"] == "running" and not is_locked(path):
         record["status"] = "interrupted"
     return Run(os.path.abspath(path), record)
 
 
-def _is_locked(path: str) -> bool:
+def is_locked(path: str) -> bool:
+    """Whether an engine works in the run's folder."""
     import fcntl
 
     try:

@@ -22,7 +22,7 @@ from edgeml.pipeline.ports import FILE_TYPES, render
 SHORT = 16  # hex digits of a digest that is only compared with its like
 _FORMAT = 2  # part of every key: raise it when a step's surroundings change
 _GRACE = 5.0  # seconds between asking a step to end and ending it
-_FOREVER = float("inf")
+FOREVER = float("inf")
 _TAIL = 20  # lines of a failed step's log that are shown
 _TAIL_BYTES = 16_384
 _TAIL_WIDTH = 500  # characters
@@ -72,7 +72,7 @@ def parts_of(
         "inputs": {name: token(value) for name, value in step.inputs.items()},
         "outputs": {name: output.type for name, output in step.outputs.items()},
         "variables": {name: token(value) for name, value in step.environment_variables.items()},
-        "kind": [step.sweep, step.parallel, step.distribution and step.distribution[:2]],
+        "kind": [step.sweep, step.parallel, step.distribution],
     }
 
 
@@ -191,35 +191,36 @@ def is_file(step: Step, output: str) -> bool:
 class Process:
     """A step's shell and everything that it started, in a session of its own so that all of it can be ended."""
 
-    def __init__(self, command: str, work: str, environment: dict[str, str], log: str, guard: Guard) -> None:
+    def __init__(self, command: str, work: str, environment: dict[str, str], log: str, guard: Guard | None) -> None:
         self._guard = guard
-        descriptor = guard.start()
+        descriptors = () if guard is None else (guard.start(),)
         with open(log, "wb") as stream:
             self._shell = subprocess.Popen(
-                ["bash", "-c", announced(command, descriptor)],
+                ["bash", "-c", announced(command, *descriptors) if descriptors else command],
                 cwd=work,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                pass_fds=(descriptor,),
+                pass_fds=descriptors,
             )
 
-    def wait(self, seconds: float = _FOREVER) -> int:
+    def wait(self, seconds: float = FOREVER) -> int:
         """The exit code, negative for a signal; whatever the shell left running is ended.
 
         Raises StepFailed where it takes longer than the seconds given.
         """
         try:
-            return self._shell.wait(None if seconds == _FOREVER else max(seconds, 0))
+            return self._shell.wait(None if seconds == FOREVER else max(seconds, 0))
         except subprocess.TimeoutExpired:
             self.ask_to_stop()
             self.stop()
             raise StepFailed(f"ran longer than {seconds:g} s and was ended") from None
         finally:
             self._signal(signal.SIGKILL)
-            self._guard.forget(self._shell.pid)
+            if self._guard is not None:
+                self._guard.forget(self._shell.pid)
 
     def ask_to_stop(self) -> None:
         self._signal(signal.SIGTERM)

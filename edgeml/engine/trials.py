@@ -67,7 +67,7 @@ class _Trials:
 
     def recall(self, number: int, trial: Step) -> float | None:
         engine = self.engine
-        parts = step.parts_of(trial, self.snapshot, engine.interpreter, engine.sources, engine.fingerprints)
+        parts = step.parts_of(trial, self.snapshot, engine.identity(trial), engine.sources, engine.fingerprints)
         self.keys[number] = step.key_of(parts)
         outputs = self.outputs(number)
         for path in outputs.values():

@@ -74,7 +74,6 @@ class Distribution(NamedTuple):
 
     type: str
     processes: int
-    line: int
 
 
 class Component(NamedTuple):
@@ -94,10 +93,14 @@ class Component(NamedTuple):
     distribution: Any
     file: str
     line: int
+    environment_line: int = 0
 
 
 class Step(NamedTuple):
-    """A node to be run. `inputs` holds only those that have a value."""
+    """A node to be run. `inputs` holds only those that have a value.
+
+    `environment_at` is the file and the line that declare its environment.
+    """
 
     name: str
     component: Component
@@ -108,6 +111,7 @@ class Step(NamedTuple):
     compute: str
     needs: frozenset[str]
     line: int
+    environment_at: tuple[str, int] = ("", 0)
     sweep: Sweep | None = None
     parallel: Parallel | None = None
     distribution: Distribution | None = None

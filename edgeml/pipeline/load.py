@@ -89,6 +89,7 @@ def _command(mapping: Mapping, *, name: str, inputs: dict[str, Input]) -> Compon
         distribution=section(mapping, "distribution"),
         file=mapping.file,
         line=mapping.line_of("command"),
+        environment_line=mapping.line_of("environment"),
     )
     _check_placeholders(made)
     return made

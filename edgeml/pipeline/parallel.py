@@ -52,7 +52,7 @@ def command_mapping(document: Mapping, name: str) -> Mapping:
 def parallel_of(node: Mapping, document: Mapping, component: Component, name: str, plain: Plain) -> Parallel:
     """The settings of a parallel node: the node's own, else its component's.
 
-    Raises PipelineError with file and line for what cannot be done here: tables in mini-batches and partitions.
+    Raises PipelineError with file and line for what cannot be done here: partitions by keys.
     """
     found = {key: node if key in node else document for key in _SETTINGS}
 
@@ -87,12 +87,6 @@ def _input(mapping: Mapping, component: Component, name: str) -> str:
     port = None if binding is None or len(binding.path) != 2 else component.inputs.get(binding.path[1])
     if binding is None or port is None:
         raise at(mapping, "input_data", f"input_data of parallel node '{name}' must be bound to one of its inputs")
-    if port.type == "mltable":
-        raise at(
-            mapping,
-            "input_data",
-            f"parallel node '{name}' reads a table in mini-batches, which this runner cannot do; give a uri_folder",
-        )
     if mapping.get("partition_keys"):
         raise at(mapping, "partition_keys", f"parallel node '{name}' partitions by keys, which this runner cannot do")
     return binding.path[1]

@@ -162,6 +162,7 @@ class _Resolver:
             if bound is not None:
                 variables[str(variable)] = bound
         values = [value for value in (*inputs.values(), *variables.values()) if value is not None]
+        own = load.environment(node)
         return Step(
             name=scope.prefix + name,
             component=component,
@@ -171,11 +172,14 @@ class _Resolver:
                 if value is not None and (sweep is None or key not in sweep.space)
             },
             outputs={output: self.output(scope, name, node, output) for output in component.outputs},
-            environment=load.environment(node) or component.environment,
+            environment=own or component.environment,
             environment_variables=variables,
             compute=self.plain(scope, node, "compute"),
             needs=frozenset(source.step for value in values for source in sources_of(value)),
             line=scope.jobs.line_of(name),
+            environment_at=(
+                (node.file, node.line_of("environment")) if own else (component.file, component.environment_line)
+            ),
             sweep=sweep,
             parallel=self.parallel(scope, name, node, component),
             distribution=self.distribution(scope, node, component),
@@ -229,14 +233,16 @@ class _Resolver:
         declared = load.section(node, "distribution") if "distribution" in node else component.distribution
         if not declared:
             return None
-        count = self.reader(scope)(declared, "process_count_per_instance")
+        kind = load.text(declared, "type", "pytorch").lower()
+        key = "worker_count" if kind == "tensorflow" else "process_count_per_instance"
+        count = self.reader(scope)(declared, key)
         try:
             processes = 1 if count is None else int(count)
         except (TypeError, ValueError):
             processes = 0
         if processes < 1:
-            raise at(declared, "process_count_per_instance", "'process_count_per_instance' must be 1 or more")
-        return Distribution(load.text(declared, "type", "pytorch").lower(), processes, declared.line)
+            raise at(declared, key, f"'{key}' must be 1 or more")
+        return Distribution(kind, processes)
 
     def reader(self, scope: _Scope) -> Callable[[Mapping, str], Any]:
         """Reads a key that may be bound to a literal input of the pipeline."""

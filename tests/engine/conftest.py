@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.engine.daemon import Daemon, started
 from tests.engine.project import CHAIN, Project
 
 
@@ -33,3 +35,10 @@ def chain(project: Project) -> Project:
         "import sys\nfrom pathlib import Path\nPath(sys.argv[2]).write_text(Path(sys.argv[1]).read_text().upper())\n",
     )
     return project
+
+
+@pytest.fixture(scope="session")
+def daemon() -> Iterator[Daemon]:
+    """A private docker daemon without a bridge network, and a base image in it."""
+    with started() as running:
+        yield running

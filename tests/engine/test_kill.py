@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,9 @@ def test_an_engine_that_is_killed_at_any_moment_loses_nothing_that_finished(proj
     steps = twenty_steps(project)
     trace = project.folder / "trace"
     environment = {**os.environ, "TRACE": str(trace)}
+    began = time.monotonic()
     project.run("--output-dir", "undisturbed", TRACE=os.devnull)
+    whole = time.monotonic() - began
     expected = texts(project.folder / "undisturbed")
     assert set(expected) == set(steps)
     out = project.folder / "out"
@@ -81,7 +84,7 @@ def test_an_engine_that_is_killed_at_any_moment_loses_nothing_that_finished(proj
             )
             assert engine.stderr is not None
             try:
-                engine.wait(chance.uniform(0.03, 0.3) if kills < KILLS else 60)
+                engine.wait(chance.uniform(0.05, 0.6) * whole if kills < KILLS else 60)
                 completed = True
             except subprocess.TimeoutExpired:
                 os.kill(engine.pid, signal.SIGKILL) if whom == "engine" else os.killpg(engine.pid, signal.SIGKILL)
@@ -95,7 +98,7 @@ def test_an_engine_that_is_killed_at_any_moment_loses_nothing_that_finished(proj
         assert texts(out) == expected
         assert finished(project) == set(steps)
         assert json.loads((out / "run.json").read_text())["status"] == "completed"
-    assert rounds > 3, "some engines came to their end between the kills"
+    assert rounds > 1, "some engines came to their end between the kills"
     print(f"{kills} kills in {rounds} rounds")
 
 

@@ -281,6 +281,18 @@ def test_a_parallel_component_is_overridden_by_its_node(parallel: Project) -> No
     assert specification["files"] == 1 and specification["workers"] == 2
 
 
+def test_an_mltable_lists_files_and_a_table_of_rows_is_refused(parallel: Project) -> None:
+    text = (parallel.folder / "pipeline.yml").read_text().replace("type: uri_folder, path", "type: mltable, path")
+    (parallel.folder / "pipeline.yml").write_text(text)
+    parallel.write("files/more/9.txt", "nine")
+    parallel.write("files/MLTable", "paths:\n  - file: ./3.txt\n  - folder: ./more\n  - pattern: ./[01].txt\n")
+    parallel.record()
+    assert rows(parallel) == ["hello 3.txt text3", "hello 9.txt nine", "hello 0.txt text0", "hello 1.txt text1"]
+    table = "paths:\n  - file: ./3.txt\ntransformations:\n  - read_delimited: {delimiter: ','}\n"
+    parallel.write("files/MLTable", table)
+    assert "reads a table in mini-batches (read_delimited)" in parallel.run(check=1).stderr
+
+
 DISTRIBUTED = """
     outputs: {out: {type: uri_folder}}
     jobs:
@@ -302,3 +314,21 @@ def test_a_distributed_command_is_several_processes_that_know_their_rank(tmp_pat
     assert sorted(path.name for path in (tmp_path / "out/outputs/out").iterdir()) == ["0", "1", "2"]
     assert (tmp_path / "out/outputs/out/2").read_text() == "2 of 3 at 127.0.0.1\n"
     assert project.record("--input", "fail=1", check=1)["steps"][0]["exit_code"] == 1
+
+
+def test_tensorflow_s_workers_know_each_other(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    project.write(
+        "pipeline.yml",
+        """
+        jobs:
+          train:
+            command: echo "$TF_CONFIG" > ${{outputs.out}}/$$
+            outputs: {out: {type: uri_folder}}
+            distribution: {type: tensorflow, worker_count: 2}
+        """,
+    )
+    project.record("--output-dir", "out")
+    found = [json.loads(path.read_text()) for path in (tmp_path / "out/jobs/train/outputs/out").iterdir()]
+    assert sorted(config["task"]["index"] for config in found) == [0, 1]
+    assert found[0]["cluster"] == found[1]["cluster"] and len(set(found[0]["cluster"]["worker"])) == 2

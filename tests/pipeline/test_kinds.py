@@ -154,7 +154,6 @@ def test_a_parallel_node_is_a_command_with_mini_batches(tmp_path: Path) -> None:
         ),
         ('mini_batch_size: "3"', 'mini_batch_size: "many"', "must be a number of files, or of kb, mb or gb"),
         ('mini_batch_size: "3"', "partition_keys: [a]", "partitions by keys, which this runner cannot do"),
-        ("type: uri_folder", "type: mltable", "reads a table in mini-batches, which this runner cannot do"),
         ("entry_script: score.py", "entry_script: none.py", "the entry script none.py of node 'p' is not in its code"),
         ("entry_script: score.py", "script: score.py", "has no entry_script"),
         ("--out ${{outputs.rows}}", "--out ${{outputs.row}}", "which the component does not declare"),
@@ -173,11 +172,25 @@ def test_kinds_that_only_azure_has_are_refused_by_name(tmp_path: Path, kind: str
         graph_of(tmp_path, f"jobs:\n  n:\n    compute: x\n    type: {kind}\n")
 
 
-@pytest.mark.parametrize(("count", "processes"), [("", 1), ("process_count_per_instance: 4", 4)])
-def test_a_distribution_is_counted_in_processes(tmp_path: Path, count: str, processes: int) -> None:
-    node = f"jobs: {{n: {{command: echo, distribution: {{type: pytorch, {count}}}}}}}"
-    found = graph_of(tmp_path, node).steps["n"].distribution
-    assert found is not None and (found.type, found.processes) == ("pytorch", processes)
+@pytest.mark.parametrize(
+    ("kind", "count", "processes"),
+    [
+        ("pytorch", "", 1),
+        ("pytorch", "process_count_per_instance: 4", 4),
+        ("mpi", "process_count_per_instance: 2", 2),
+        ("TensorFlow", "worker_count: 3", 3),
+    ],
+)
+def test_a_distribution_is_counted_in_processes(tmp_path: Path, kind: str, count: str, processes: int) -> None:
+    node = f"jobs: {{n: {{command: echo, distribution: {{type: {kind}, {count}}}}}}}"
+    assert graph_of(tmp_path, node).steps["n"].distribution == (kind.lower(), processes)
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "many"])
+def test_a_distribution_of_no_processes_is_refused(tmp_path: Path, count: str) -> None:
+    node = f"jobs: {{n: {{command: echo, distribution: {{type: mpi, process_count_per_instance: {count}}}}}}}"
+    with pytest.raises(PipelineError, match=r"pipeline.yml:1: 'process_count_per_instance' must be 1 or more"):
+        graph_of(tmp_path, node)
 
 
 ASSET = "name: cars\nversion: 2\ntype: uri_file\npath: ./data.csv\n"
