@@ -167,9 +167,9 @@ def environment(mapping: Mapping) -> Any:
 
 
 def variables(mapping: Mapping) -> dict[str, str]:
-    """`environment_variables` as text, booleans as the YAML reader's Python would print them."""
+    """`environment_variables` as text, booleans as the YAML reader's Python would print them, without null ones."""
     declared = section(mapping, "environment_variables")
-    return {str(name): "" if value is None else str(value) for name, value in declared.items()}
+    return {str(name): str(value) for name, value in declared.items() if value is not None}
 
 
 def _short(mapping: Mapping, name: str, type_: str) -> Mapping:

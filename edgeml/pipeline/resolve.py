@@ -158,8 +158,9 @@ class _Resolver:
         variables: dict[str, Value] = dict(component.environment_variables)
         declared = load.section(node, "environment_variables")
         for variable in declared:
-            bound = self.value(scope, declared, variable)
-            variables[str(variable)] = "" if bound is None else bound
+            bound = self.variable(scope, component, declared, variable)
+            if bound is not None:
+                variables[str(variable)] = bound
         values = [value for value in (*inputs.values(), *variables.values()) if value is not None]
         own = load.environment(node)
         return Step(
@@ -183,6 +184,21 @@ class _Resolver:
             parallel=self.parallel(scope, name, node, component),
             distribution=self.distribution(scope, node, component),
         )
+
+    def variable(self, scope: _Scope, component: Component, declared: Mapping, name: str) -> Value | None:
+        """An environment variable of a node; null gives none, as the SDK does not send it.
+
+        One made of the step's own inputs and outputs stays text: it is filled in with the command.
+        """
+        written = declared[name]
+        bound = expressions.references(written) if isinstance(written, str) else []
+        if not any(binding.path[0] in ("inputs", "outputs") for binding in bound):
+            return self.value(scope, declared, name)
+        own = {("inputs", port) for port in component.inputs} | {("outputs", port) for port in component.outputs}
+        for binding in bound:
+            if (binding.path[0], ".".join(binding.path[1:])) not in own:
+                raise at(declared, name, f"the variable '{name}' uses {binding}, which is not of the step itself")
+        return str(written)
 
     def sweep(self, scope: _Scope, name: str, node: Mapping, component: Component) -> Sweep | None:
         if load.text(node, "type").lower() != "sweep":
@@ -491,7 +507,7 @@ def _as_pipeline(document: Mapping) -> Mapping:
 
 def _pipeline_port(declared: Mapping, name: str) -> Input:
     spec = declared[name]
-    if isinstance(spec, Mapping) and ("type" in spec or "path" not in spec):
+    if isinstance(spec, Mapping) and ("type" in spec or not spec.keys() & {"path", "value"}):
         return load.input_port(declared, name)
     return load.value_port(spec, declared.line_of(name))
 

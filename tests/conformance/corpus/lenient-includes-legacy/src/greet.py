@@ -1,0 +1,3 @@
+from lib.helper import GREETING
+
+print(GREETING)
