@@ -65,7 +65,7 @@ def test_edgeml_sees_the_repository_s_own_pipelines_as_azure_ml_does(path: Path,
 
 @pytest.mark.parametrize("name", RUNNABLE)
 def test_what_runs_writes_what_it_should(name: str, tmp_path: Path) -> None:
-    for folder in (name, "shared"):
+    for folder in (name, "common"):
         shutil.copytree(CORPUS / folder, tmp_path / folder)
     mapped = [f"--map={reference}={path}" for reference, path in content(name, "map.yml").items()]
     done = subprocess.run(

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import resource
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.csv as arrow
@@ -14,6 +11,7 @@ import pytest
 
 from edgeml.errors import EdgemlError
 from edgeml.storage import sample, synth
+from tests.memory import peak_of
 
 
 def digest(paths: list[Path]) -> str:
@@ -45,14 +43,11 @@ def test_the_types_are_mixed_and_some_values_missing(tmp_path: Path) -> None:
 
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     def peak(rows: int) -> int:
-        script = (
-            f"import resource; from pathlib import Path; from edgeml.storage import synth;"
-            f"synth.write(Path({str(tmp_path / str(rows))!r}), {rows});"
-            f"print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-        )
-        return int(subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout)
+        code = "from pathlib import Path; from edgeml.storage import synth; synth.write(Path('made'), int(sys.argv[1]))"
+        found, done = peak_of(code, str(rows), folder=tmp_path)
+        assert done.returncode == 0 and (tmp_path / "made").is_dir(), done.stderr
+        return found
 
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 0
     assert peak(synth.CHUNK * 12) < 1.25 * peak(synth.CHUNK * 3)
 
 
