@@ -116,7 +116,7 @@ def test_values_of_variables_are_in_no_arguments(project: Project, daemon: Daemo
     log = project.folder / "out/jobs/a/log.txt"
     wait_until(lambda: engine.poll() is not None or (log.exists() and "lo:" in log.read_text()))
     clients = [line for line in arguments_of_all() if f"{project.folder}/out/jobs/a/work" in line]
-    (project.folder / "out/jobs/a/work/outputs/go").touch()
+    (project.folder / "out/jobs/a" / "work" / "outputs/go").touch()
     _, told = engine.communicate(timeout=30)
     assert engine.returncode == 0, told
     assert clients
