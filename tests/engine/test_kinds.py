@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
 
+from edgeml.engine.step import has_package
 from tests.engine.project import Project, alive
 
 TRIAL = """
@@ -314,6 +317,38 @@ def test_a_distributed_command_is_several_processes_that_know_their_rank(tmp_pat
     assert sorted(path.name for path in (tmp_path / "out/outputs/out").iterdir()) == ["0", "1", "2"]
     assert (tmp_path / "out/outputs/out/2").read_text() == "2 of 3 at 127.0.0.1\n"
     assert project.record("--input", "fail=1", check=1)["steps"][0]["exit_code"] == 1
+
+
+ALL_REDUCE = """
+    import os, sys, torch, torch.distributed as distributed
+    distributed.init_process_group("gloo")
+    total = torch.tensor([float(distributed.get_rank() + 1)])
+    distributed.all_reduce(total)
+    if distributed.get_rank() == 0:
+        open(sys.argv[1], "w").write(f"{total.item()} {'TORCHELASTIC_RUN_ID' in os.environ}")
+    distributed.destroy_process_group()
+"""
+
+
+def test_pytorch_s_own_launcher_is_used_where_it_is(tmp_path: Path) -> None:
+    python = os.environ.get("EDGEML_TEST_TORCH", sys.executable)
+    if not has_package(python, "torch"):
+        pytest.skip("PyTorch (5 GB) is not installed here; EDGEML_TEST_TORCH names an interpreter that has it")
+    project = Project(tmp_path)
+    project.write("src/reduce.py", ALL_REDUCE)
+    project.write(
+        "pipeline.yml",
+        """
+        jobs:
+          train:
+            command: python reduce.py ${{outputs.o}}
+            code: ./src
+            outputs: {o: {type: uri_file}}
+            distribution: {type: pytorch, process_count_per_instance: 3}
+        """,
+    )
+    project.run("--python", python, "--output-dir", "out")
+    assert (tmp_path / "out/jobs/train/outputs/o").read_text() == "6.0 True"
 
 
 def test_tensorflow_s_workers_know_each_other(tmp_path: Path) -> None:
