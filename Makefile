@@ -19,10 +19,11 @@ demo: $(VENV)/.runtime ## the whole loop on this machine: private rows in, regis
 test: $(VENV)/.dev ## all tests; installs Node, Chromium and the rest where they are missing
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-lint: $(VENV)/.dev ## style, types
+lint: $(VENV)/.dev ## style, types, pipelines
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/edgeml check
 
 format: $(VENV)/.dev ## rewrite the sources in the project's style
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 VERBS = {
     "run": "run an Azure ML pipeline on this machine",
+    "check": "find what is wrong with pipelines before anything runs",
     "runs": "list earlier runs, show one, compare two, remove old ones",
     "cache": "look at the cache of finished steps, or bound it",
     "storage": "start, stop or look at the embedded blob storage",

@@ -29,17 +29,23 @@ from edgeml.pipeline.source import Mapping, PipelineError, at
 
 # Where Azure ML puts what a step writes to ./outputs; it can be bound without being declared.
 ARTIFACTS = "artifacts"
+_UNKNOWN = Text(("",))  # stands for a literal of any type
 
 
 def resolve(
-    path: str, overrides: AbstractMapping[str, str] | None = None, maps: AbstractMapping[str, str] | None = None
+    path: str,
+    overrides: AbstractMapping[str, str] | None = None,
+    maps: AbstractMapping[str, str] | None = None,
+    *,
+    here: bool = True,
 ) -> Graph:
     """The graph of a pipeline job (or of a single command job) as Azure ML would run it.
 
     `overrides` are values for the pipeline's inputs as text; `maps` gives remote references a local path.
-    Raises PipelineError, with file and line, for whatever would stop the pipeline from running here.
+    Raises PipelineError, with file and line, for whatever would stop the pipeline from running here; or, where it is
+    not to run `here`, anywhere: remote data may then stay remote, and the pipeline's inputs without a value.
     """
-    return _Resolver(maps or {}).graph(os.path.abspath(path), overrides or {})
+    return _Resolver(maps or {}, here=here).graph(os.path.abspath(path), overrides or {})
 
 
 class _Scope:
@@ -58,8 +64,9 @@ class _Scope:
 
 
 class _Resolver:
-    def __init__(self, maps: AbstractMapping[str, str]) -> None:
+    def __init__(self, maps: AbstractMapping[str, str], *, here: bool) -> None:
         self.maps = maps
+        self.here = here
         self.components = Components(maps)
         self.steps: dict[str, Step] = {}
         self.file = ""
@@ -288,6 +295,8 @@ class _Resolver:
                 return self.default(port, declared, name)
             if port.optional:
                 return None
+            if not self.here:
+                return Data("", port.type) if not port.is_literal else _UNKNOWN
             raise at(declared, name, f"input '{name}' has no value; give one with --input {name}=VALUE")
         value = self.value(root, declared, name, port)
         return None if value is None else self.fit(value, port, declared, name)
@@ -431,7 +440,7 @@ class _Resolver:
         return self.data(path, load.text(asset, "type") or type_, asset, "path")
 
     def refuse_unmapped(self) -> None:
-        if self.unmapped:
+        if self.unmapped and self.here:
             file, line, first = self.unmapped[0]
             others = sorted({ref for _, _, ref in self.unmapped} - {first})
             more = f" (and so are {', '.join(others)})" if others else ""

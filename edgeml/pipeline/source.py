@@ -12,6 +12,8 @@ from edgeml.errors import EdgemlError
 # libyaml's parser is about ten times faster; PyYAML wheels have it, some distributions' builds do not.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
+MAX_DEPTH = 200
+_SHORT = 4096  # characters
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
 
 
@@ -59,6 +61,8 @@ def read(path: str) -> Mapping:
     except UnicodeDecodeError:
         raise PipelineError("not UTF-8 text; save it as UTF-8", path) from None
     try:
+        if is_too_deep(text):
+            raise PipelineError(f"more than {MAX_DEPTH} levels lie within each other", path)
         loader = _Loader(text)
         try:
             node = loader.get_single_node()
@@ -74,6 +78,24 @@ def read(path: str) -> Mapping:
     if not isinstance(content, Mapping):
         raise PipelineError("not a YAML mapping of keys to values; is it a pipeline or component file?", path, 1)
     return content
+
+
+def is_too_deep(text: str, limit: int = MAX_DEPTH) -> bool:
+    """Whether a YAML text nests more than so many levels. libyaml's composer recurses, and ends the process then.
+
+    Short texts are not looked at: they cannot nest deep enough for that. Raises YAMLError where the text is none.
+    """
+    if len(text) < _SHORT:
+        return False
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
+            depth += 1
+            if depth > limit:
+                return True
+        elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+            depth -= 1
+    return False
 
 
 class _Builder:

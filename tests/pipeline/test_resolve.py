@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from textwrap import dedent
 
@@ -374,3 +376,12 @@ def test_ten_thousand_nodes_resolve_in_order(tmp_path: Path) -> None:
     position = {name: i for i, name in enumerate(graph.steps)}
     assert len(position) == 10_000
     assert all(position[needed] < position[name] for name, step in graph.steps.items() for needed in step.needs)
+
+
+@pytest.mark.parametrize("text", ["[" * 50_000, "- " * 50_000, "a: " + "{b: " * 20_000])
+def test_a_file_that_nests_without_end_is_refused_and_does_not_end_the_process(tmp_path: Path, text: str) -> None:
+    """libyaml's composer recurses: before the depth was looked at, this was a segmentation fault."""
+    (tmp_path / "pipeline.yml").write_text(text)
+    code = "import sys; from edgeml.cli import main; sys.exit(main(['run', 'pipeline.yml']))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and "pipeline.yml: more than 200 levels lie within each other" in done.stderr

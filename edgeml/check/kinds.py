@@ -1,0 +1,290 @@
+"""Azure ML's YAML documents: which keys each kind has and what may stand there.
+
+Source: Azure ML's CLI v2 YAML reference; a test compares the keys with those of azure-ai-ml's own schemas.
+A value is described by one of the shapes below; `Fields` is a mapping of known keys.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from edgeml.pipeline.ports import DATA_TYPES, LITERAL_TYPES
+
+
+class Scalar(NamedTuple):
+    """A plain value: `kind` is text, integer, number, boolean or any; bindings are taken everywhere but in `exact`."""
+
+    kind: str = "any"
+    choices: tuple[str, ...] = ()
+    exact: bool = False
+
+
+class Items(NamedTuple):
+    """A list of values of one shape."""
+
+    of: Shape
+
+
+class Names(NamedTuple):
+    """A mapping of names that the author chooses; `identifiers` where Azure ML puts them into code and paths."""
+
+    of: Shape
+    identifiers: bool = False
+
+
+class Fields(NamedTuple):
+    """A mapping of known keys, some of them required."""
+
+    name: str
+    known: dict[str, Shape]
+    required: tuple[str, ...] = ()
+
+
+class OneOf(NamedTuple):
+    """A plain value where a plain value stands, a mapping where a mapping stands."""
+
+    plain: Scalar
+    mapping: Shape
+
+
+class Open(NamedTuple):
+    """Anything: Azure ML does not describe it, or describes it by another kind."""
+
+
+Shape = Scalar | Items | Names | Fields | OneOf | Open
+
+ANY, TEXT, BOOLEAN = Scalar(), Scalar("text"), Scalar("boolean")
+INTEGER, NUMBER = Scalar("integer"), Scalar("number")
+_OPEN, _TAGS = Open(), Names(ANY)
+_MODES = ("mount", "download", "upload", "direct", "ro_mount", "rw_mount", "eval_mount", "eval_download")
+_TYPES = (*sorted(LITERAL_TYPES), *sorted(DATA_TYPES))
+
+_ABOUT: dict[str, Shape] = {
+    "$schema": TEXT,
+    "name": TEXT,
+    "version": ANY,
+    "display_name": TEXT,
+    "description": TEXT,
+    "tags": _TAGS,
+    "properties": _TAGS,
+}
+
+PORT = Fields(
+    "input",
+    {
+        "type": Scalar("text", _TYPES, exact=True),
+        "description": TEXT,
+        "optional": Scalar("boolean", exact=True),
+        "default": ANY,
+        "min": ANY,
+        "max": ANY,
+        "enum": Items(ANY),
+        "mode": Scalar("text", _MODES),
+    },
+    ("type",),
+)
+OUTPUT_PORT = Fields(
+    "output",
+    {
+        "type": Scalar("text", _TYPES, exact=True),
+        "description": TEXT,
+        "mode": Scalar("text", _MODES),
+        "path": TEXT,
+        "early_available": BOOLEAN,
+        "is_control": BOOLEAN,
+    },
+)
+VALUE = Fields(
+    "input",
+    {
+        "type": Scalar("text", _TYPES),
+        "path": TEXT,
+        "mode": Scalar("text", _MODES),
+        "value": ANY,
+        "default": ANY,
+        "description": TEXT,
+        "optional": BOOLEAN,
+        "min": ANY,
+        "max": ANY,
+        "enum": Items(ANY),
+        "path_on_compute": TEXT,
+        "datastore": TEXT,
+    },
+)
+OUTPUT = Fields(
+    "output",
+    {
+        "type": Scalar("text", _TYPES),
+        "path": TEXT,
+        "mode": Scalar("text", _MODES),
+        "name": TEXT,
+        "version": ANY,
+        "description": TEXT,
+    },
+)
+PORTS, OUTPUT_PORTS = Names(OneOf(Scalar("text", _TYPES), PORT), True), Names(OneOf(ANY, OUTPUT_PORT), True)
+VALUES, OUTPUTS = Names(OneOf(ANY, VALUE), True), Names(OneOf(ANY, OUTPUT), True)
+
+RESOURCES = Fields(
+    "resources",
+    {
+        "instance_count": INTEGER,
+        "instance_type": TEXT,
+        "max_instance_count": INTEGER,
+        "properties": _OPEN,
+        "locations": Items(TEXT),
+        "shm_size": TEXT,
+        "docker_args": _OPEN,
+    },
+)
+DISTRIBUTION = Fields(
+    "distribution",
+    {
+        "type": Scalar("text", ("pytorch", "mpi", "tensorflow", "ray"), exact=True),
+        "process_count_per_instance": INTEGER,
+        "worker_count": INTEGER,
+        "parameter_server_count": INTEGER,
+        "port": INTEGER,
+        "address": TEXT,
+        "include_dashboard": BOOLEAN,
+        "dashboard_port": INTEGER,
+        "head_node_additional_args": TEXT,
+        "worker_node_additional_args": TEXT,
+    },
+    ("type",),
+)
+ENVIRONMENT = Fields(
+    "environment",
+    {
+        **{key: _ABOUT[key] for key in ("$schema", "name", "version", "description", "tags")},
+        "image": TEXT,
+        "build": Fields("build", {"path": TEXT, "dockerfile_path": TEXT}, ("path",)),
+        "conda_file": _OPEN,
+        "inference_config": _OPEN,
+        "os_type": Scalar("text", ("linux", "windows")),
+        "datastore": TEXT,
+        "auto_delete_setting": _OPEN,
+    },
+)
+_RUNS: dict[str, Shape] = {
+    "command": TEXT,
+    "code": TEXT,
+    "environment": OneOf(TEXT, ENVIRONMENT),
+    "environment_variables": Names(ANY),
+    "resources": RESOURCES,
+    "distribution": DISTRIBUTION,
+    "queue_settings": _OPEN,
+}
+_NODE: dict[str, Shape] = {
+    **{key: _ABOUT[key] for key in ("name", "display_name", "description", "tags", "properties")},
+    "type": TEXT,
+    "comment": TEXT,
+    "compute": TEXT,
+    "inputs": VALUES,
+    "outputs": OUTPUTS,
+    "identity": _OPEN,
+    "services": _OPEN,
+    "limits": Fields("limits", {"timeout": INTEGER}),
+    "resources": RESOURCES,
+    "queue_settings": _OPEN,
+}
+_BATCHES: dict[str, Shape] = {
+    "task": Fields(
+        "task",
+        {
+            "type": Scalar("text", ("run_function", "function", "model"), exact=True),
+            "code": TEXT,
+            "entry_script": TEXT,
+            "program_arguments": TEXT,
+            "append_row_to": TEXT,
+            "environment": OneOf(TEXT, ENVIRONMENT),
+            "model": _OPEN,
+        },
+    ),
+    "mini_batch_size": ANY,
+    "partition_keys": Items(TEXT),
+    "input_data": TEXT,
+    "logging_level": Scalar("text", ("DEBUG", "INFO", "WARNING", "WARN", "ERROR")),
+    "retry_settings": Fields("retry_settings", {"max_retries": INTEGER, "timeout": INTEGER}),
+    "max_concurrency_per_instance": INTEGER,
+    "error_threshold": INTEGER,
+    "mini_batch_error_threshold": INTEGER,
+}
+_SEARCH: dict[str, Shape] = {
+    "sampling_algorithm": OneOf(
+        Scalar("text", ("random", "grid", "bayesian")),
+        Fields("sampling_algorithm", {"type": TEXT, "seed": INTEGER, "rule": TEXT, "logbase": ANY}, ("type",)),
+    ),
+    "search_space": Names(_OPEN),
+    "objective": Fields(
+        "objective",
+        {"goal": Scalar("text", ("minimize", "maximize")), "primary_metric": TEXT},
+        ("goal", "primary_metric"),
+    ),
+    "early_termination": _OPEN,
+    "limits": Fields(
+        "limits",
+        dict.fromkeys(("max_total_trials", "max_concurrent_trials", "timeout", "trial_timeout"), INTEGER),
+    ),
+}
+_COMPONENT: dict[str, Shape] = {
+    **_ABOUT,
+    "type": TEXT,
+    "is_deterministic": Scalar("boolean", exact=True),
+    "inputs": PORTS,
+    "outputs": OUTPUT_PORTS,
+    "auto_delete_setting": _OPEN,
+}
+
+COMMAND_COMPONENT = Fields(
+    "command component", {**_COMPONENT, **_RUNS, "additional_includes": Items(_OPEN)}, ("command",)
+)
+PARALLEL_COMPONENT = Fields("parallel component", {**_COMPONENT, **_BATCHES, "resources": RESOURCES}, ("task",))
+COMMAND_NODE = Fields("command node", {**_NODE, **_RUNS, "component": _OPEN})
+PARALLEL_NODE = Fields(
+    "parallel node",
+    {**_NODE, **_BATCHES, "component": _OPEN, "environment_variables": Names(ANY), "environment": _OPEN},
+)
+SWEEP_NODE = Fields("sweep node", {**_NODE, **_SEARCH, "trial": _OPEN}, ("trial", "objective", "search_space"))
+PIPELINE_NODE = Fields("pipeline node", {**_NODE, "component": _OPEN, "jobs": _OPEN, "settings": _OPEN})
+NODES = {
+    "command": COMMAND_NODE,
+    "parallel": PARALLEL_NODE,
+    "sweep": SWEEP_NODE,
+    "pipeline": PIPELINE_NODE,
+}
+SETTINGS = Fields(
+    "settings",
+    {
+        "default_datastore": TEXT,
+        "default_compute": TEXT,
+        "continue_on_step_failure": BOOLEAN,
+        "continue_run_on_failed_optional_input": BOOLEAN,
+        "force_rerun": BOOLEAN,
+    },
+)
+_PIPELINE: dict[str, Shape] = {"jobs": Names(_OPEN, True), "outputs": OUTPUTS, "settings": SETTINGS}
+PIPELINE_COMPONENT = Fields("pipeline component", {**_COMPONENT, **_PIPELINE, "inputs": PORTS}, ("jobs",))
+PIPELINE_JOB = Fields(
+    "pipeline job",
+    {**_ABOUT, **_NODE, **_PIPELINE, "experiment_name": TEXT, "component": _OPEN, "inputs": VALUES},
+)
+COMMAND_JOB = Fields(
+    "command job",
+    {**_ABOUT, **_NODE, **_RUNS, "experiment_name": TEXT, "component": _OPEN, "parent_job_name": TEXT},
+    ("command",),
+)
+SWEEP_JOB = Fields(
+    "sweep job", {**_ABOUT, **_NODE, **_SEARCH, "experiment_name": TEXT, "trial": _OPEN}, ("trial", "objective")
+)
+DATA = Fields(
+    "data asset",
+    {
+        **{key: _ABOUT[key] for key in ("$schema", "name", "version", "description", "tags", "properties")},
+        "type": Scalar("text", ("uri_file", "uri_folder", "mltable")),
+        "path": TEXT,
+        "datastore": TEXT,
+        "auto_delete_setting": _OPEN,
+    },
+    ("path",),
+)

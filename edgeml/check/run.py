@@ -1,0 +1,108 @@
+"""What is checked: which files, of which kind, by which rules."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from edgeml.check import document, format, kinds, silence
+from edgeml.check.document import Document, entries, scalar
+from edgeml.check.finding import ERROR, Finding, Place, Rule, found
+from edgeml.errors import EdgemlError
+from edgeml.pipeline import PipelineError, resolve
+
+CANNOT_RUN = Rule(
+    "cannot-run",
+    ERROR,
+    "A pipeline resolves: every binding, component, path and value",
+    "What `edgeml run` refuses before its first step, with the same words; Azure ML finds most of it after submission.",
+    "type: pipeline\njobs:\n  a: {command: 'cat ${{inputs.x}}', inputs: {x: '${{parent.jobs.b.outputs.y}}'}}\n",
+    "type: pipeline\njobs:\n"
+    "  a: {command: 'cat ${{inputs.x}}', inputs: {x: '${{parent.jobs.b.outputs.y}}'}}\n"
+    "  b: {command: 'echo 1 > ${{outputs.y}}', outputs: {y: {type: uri_file}}}\n",
+)
+RULES: tuple[Rule, ...] = (*document.RULES, *format.RULES, CANNOT_RUN, *silence.RULES)
+
+_SUFFIXES = (".yml", ".yaml")
+_FOLDERS = ("pipelines", "components", "environments")
+_BEYOND = frozenset({".git", ".venv", ".edgeml", "node_modules", "__pycache__"})
+
+
+def check(paths: list[str]) -> list[Finding]:
+    """All findings of the files and folders, by path and place; without paths those of the repository.
+
+    Raises EdgemlError where a path does not exist or there is nothing to check.
+    """
+    files = sorted({os.path.relpath(file) for path in paths or _default() for file in _files(path)})
+    if not files:
+        raise EdgemlError("there is no YAML file to check; name one, or a folder that has some")
+    findings = [finding for file in files for finding in check_file(file)]
+    return sorted(set(findings), key=lambda finding: (finding.path, finding.line, finding.column, finding.rule))
+
+
+def check_file(path: str) -> list[Finding]:
+    """The findings of one file; of a file that is nothing of Azure ML's only those about its YAML."""
+    read, findings = document.read(path)
+    kind = kind_of(read)
+    if kind is not None:
+        findings += format.check(read, kind)
+        if kind in (kinds.PIPELINE_JOB, kinds.SWEEP_JOB, kinds.COMMAND_JOB) and not findings:
+            findings += _resolved(path)
+    return list(silence.apply(read, findings))
+
+
+def kind_of(read: Document) -> kinds.Fields | None:
+    """The kind that a document says it is, by `$schema`, else by `type` and what only that kind has."""
+    present = entries(read.root)
+    schema = (scalar(present["$schema"][1]) if "$schema" in present else None) or ""
+    for name, kind in _BY_SCHEMA.items():
+        if schema.endswith(f"/{name}.schema.json"):
+            return kind
+    type_ = (scalar(present["type"][1]) if "type" in present else None) or ""
+    if "jobs" in present or type_ == "pipeline":
+        return kinds.PIPELINE_JOB
+    if type_ == "sweep":
+        return kinds.SWEEP_JOB
+    if type_ == "parallel" and "task" in present:
+        return kinds.PARALLEL_COMPONENT
+    if "command" in present:
+        return kinds.COMMAND_COMPONENT if "name" in present else kinds.COMMAND_JOB
+    return None
+
+
+_BY_SCHEMA = {
+    "pipelineJob": kinds.PIPELINE_JOB,
+    "pipelineComponent": kinds.PIPELINE_COMPONENT,
+    "commandComponent": kinds.COMMAND_COMPONENT,
+    "parallelComponent": kinds.PARALLEL_COMPONENT,
+    "commandJob": kinds.COMMAND_JOB,
+    "sweepJob": kinds.SWEEP_JOB,
+    "environment": kinds.ENVIRONMENT,
+    "data": kinds.DATA,
+}
+
+
+def _resolved(path: str) -> Iterator[Finding]:
+    try:
+        resolve(path, here=False)
+    except PipelineError as error:
+        place = Place(os.path.relpath(error.file or path), error.line or 1, 1)
+        yield found(CANNOT_RUN, place, error.message)
+
+
+def _default() -> list[str]:
+    from edgeml import project
+
+    root = str(project.root())
+    return [folder for name in _FOLDERS if os.path.isdir(folder := os.path.join(root, name))]
+
+
+def _files(path: str) -> Iterator[str]:
+    if os.path.isfile(path):
+        yield path
+        return
+    if not os.path.isdir(path):
+        raise EdgemlError(f"{path} does not exist; name a file or a folder")
+    for folder, folders, names in os.walk(path):
+        folders[:] = [name for name in folders if name not in _BEYOND]
+        yield from (os.path.join(folder, name) for name in names if name.endswith(_SUFFIXES))
