@@ -21,6 +21,7 @@ import gc
 import hashlib
 import io
 import json
+import os
 import re
 import sys
 import tempfile
@@ -462,4 +463,9 @@ def write(path: Path, batches: Iterator[pa.RecordBatch], types: Types) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # A thread of pyarrow's may hold a `Content` a moment longer, and one that asks for Python's lock while Python
+    # ends aborts the process: one run in a hundred on a busy machine. All is written, so end without that ending.
+    os._exit(code)
