@@ -44,12 +44,12 @@ def _sources(path: str) -> list[str]:
     table = os.path.join(path, "MLTable")
     if not os.path.isfile(table):
         return [path]
+    from edgeml.pipeline.parallel import row_reader, rows_refused
     from edgeml.pipeline.source import read
 
+    if reader := row_reader(path):
+        raise StepFailed(rows_refused(reader))
     document = read(table)
-    reading = [name for item in document.get("transformations") or [] for name in item if str(name).startswith("read_")]
-    if reading:
-        raise StepFailed(f"reads a table in mini-batches ({reading[0]}), which this runner cannot do; give it files")
     listed = [str(place) for item in document.get("paths") or [] for place in item.values()]
     if any("://" in place for place in listed):
         raise StepFailed(f"reads files that are not on this machine, listed in {table}")

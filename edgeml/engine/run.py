@@ -287,12 +287,13 @@ class Engine:
         environment["AZUREML_RUN_ID"] = f"{self.folder.name}.{job.name}"
         environment |= step.ports_of(wanted, outputs, self.sources)
         environment |= variables
-        if wanted.parallel is not None or wanted.distribution is not None:
+        launcher = self.options.launcher
+        installs = isolate.is_needed(command)  # asked before it is quoted into another command
+        if launcher is None and (wanted.parallel is not None or wanted.distribution is not None):
             from edgeml.engine import launch
 
             command = launch.of(wanted, command, self._parallel_paths(wanted, outputs), job.folder, self.python)
-        launcher = self.options.launcher
-        if launcher is None and isolate.is_needed(command):
+        if launcher is None and installs:
             try:
                 own = isolate.make(job.environment, self.python)
             except subprocess.CalledProcessError as error:
@@ -483,6 +484,10 @@ def check_tools(graph: Graph, python: str = "") -> None:
         raise EdgemlError("there is no bash on this machine, which Azure ML commands are written for; install bash")
     sweeps = [name for name, wanted in graph.steps.items() if wanted.sweep is not None]
     interpreter = python or sys.executable
+    if any(wanted.sweep is not None and wanted.sweep.algorithm == "bayesian" for wanted in graph.steps.values()):
+        from edgeml.engine.sampling import check_bayesian
+
+        check_bayesian()
     if sweeps and not step.has_package(interpreter, "mlflow"):
         raise EdgemlError(
             f"sweep '{sweeps[0]}' reads its objective from MLflow, which is not installed beside {interpreter}; "

@@ -34,6 +34,17 @@ def sampler(sweep: Sweep) -> Sampler:
     return _Listed(_grid(sweep) if sweep.algorithm == "grid" else _random(sweep))
 
 
+def check_bayesian() -> None:
+    """Refuse, before anything runs, what could not be sampled here."""
+    from importlib.util import find_spec
+
+    if find_spec("optuna") is None:
+        raise EdgemlError(
+            "bayesian sampling needs the package 'optuna', which is not installed; run `make setup` "
+            "or install edgeml[sweep]"
+        )
+
+
 class _Listed:
     def __init__(self, values: Iterator[Values]) -> None:
         self.values = values
@@ -98,13 +109,8 @@ class _Bayesian:
     """Tree-structured Parzen estimators of Optuna, told of each metric as it comes."""
 
     def __init__(self, sweep: Sweep) -> None:
-        try:
-            import optuna
-        except ImportError:
-            raise EdgemlError(
-                "bayesian sampling needs the package 'optuna', which is not installed; run `make setup` "
-                "or install edgeml[sweep]"
-            ) from None
+        import optuna
+
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.optuna = optuna
         self.space = sweep.space

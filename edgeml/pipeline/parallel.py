@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from collections.abc import Mapping as AbstractMapping
 from typing import Any
 
 from edgeml.pipeline import expressions, load
-from edgeml.pipeline.graph import Component, Parallel
-from edgeml.pipeline.source import Mapping, at
+from edgeml.pipeline.graph import Component, Data, Parallel, Value
+from edgeml.pipeline.source import Mapping, at, read
 
 Plain = Callable[[Mapping, str], Any]
 
@@ -49,10 +50,18 @@ def command_mapping(document: Mapping, name: str) -> Mapping:
     return made
 
 
-def parallel_of(node: Mapping, document: Mapping, component: Component, name: str, plain: Plain) -> Parallel:
+def parallel_of(
+    node: Mapping,
+    document: Mapping,
+    component: Component,
+    name: str,
+    plain: Plain,
+    inputs: AbstractMapping[str, Value | None],
+) -> Parallel:
     """The settings of a parallel node: the node's own, else its component's.
 
-    Raises PipelineError with file and line for what cannot be done here: partitions by keys.
+    Raises PipelineError with file and line for what cannot be done here: partitions by keys, and mini-batches
+    of rows where the data is known (`inputs` are the node's).
     """
     found = {key: node if key in node else document for key in _SETTINGS}
 
@@ -64,13 +73,19 @@ def parallel_of(node: Mapping, document: Mapping, component: Component, name: st
         except ValueError:
             raise at(mapping, key, f"'{key}' must be a whole number") from None
 
+    source = _input(found["input_data"], component, name)
+    value = inputs.get(source)
+    if value is None:
+        raise at(found["input_data"], "input_data", f"input '{source}' of parallel node '{name}' has no value; set it")
+    if isinstance(value, Data) and (reader := row_reader(value.path)):
+        raise at(found["input_data"], "input_data", f"parallel node '{name}' {rows_refused(reader)}")
     retry = load.section(found["retry_settings"], "retry_settings")
     files, size = _batch(found["mini_batch_size"], plain)
     script = component.command.split(maxsplit=1)[0]
     if component.code and not os.path.isfile(os.path.join(component.code, script)):
         raise at(document, "task", f"the entry script {script} of node '{name}' is not in its code folder")
     return Parallel(
-        input=_input(found["input_data"], component, name),
+        input=source,
         append_to=_append_to(load.section(document, "task"), component, name),
         files=files,
         bytes=size,
@@ -80,6 +95,24 @@ def parallel_of(node: Mapping, document: Mapping, component: Component, name: st
         failed_batches=number("mini_batch_error_threshold", -1),
         failed_items=number("error_threshold", -1),
     )
+
+
+def rows_refused(reader: str) -> str:
+    return f"reads a table in mini-batches ({reader}), which this runner cannot do; give it files"
+
+
+def row_reader(path: str) -> str:
+    """The transformation by which the `MLTable` file of a folder reads rows; empty where there is none."""
+    table = os.path.join(path, "MLTable")
+    if not os.path.isfile(table):
+        return ""
+    steps = read(table).get("transformations") or []
+    named = (str(name) for step in steps if isinstance(step, (dict, str)) for name in _names(step))
+    return next((name for name in named if name.startswith("read_")), "")
+
+
+def _names(step: dict[str, Any] | str) -> list[str]:
+    return [step] if isinstance(step, str) else list(step)
 
 
 def _input(mapping: Mapping, component: Component, name: str) -> str:

@@ -188,7 +188,7 @@ class _Resolver:
                 (node.file, node.line_of("environment")) if own else (component.file, component.environment_line)
             ),
             sweep=sweep,
-            parallel=self.parallel(scope, name, node, component),
+            parallel=self.parallel(scope, name, node, component, inputs),
             distribution=self.distribution(scope, node, component),
         )
 
@@ -229,12 +229,14 @@ class _Resolver:
             )
         return made
 
-    def parallel(self, scope: _Scope, name: str, node: Mapping, component: Component) -> Parallel | None:
+    def parallel(
+        self, scope: _Scope, name: str, node: Mapping, component: Component, inputs: dict[str, Value | None]
+    ) -> Parallel | None:
         if name not in scope.parallel:
             return None
         from edgeml.pipeline.parallel import parallel_of
 
-        return parallel_of(node, scope.parallel[name], component, name, self.reader(scope))
+        return parallel_of(node, scope.parallel[name], component, name, self.reader(scope), inputs)
 
     def distribution(self, scope: _Scope, node: Mapping, component: Component) -> Distribution | None:
         declared = load.section(node, "distribution") if "distribution" in node else component.distribution

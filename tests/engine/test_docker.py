@@ -234,3 +234,13 @@ def test_a_run_in_this_python_imports_no_launcher(chain: Project) -> None:
     )
     done = subprocess.run([*EDGEML[:1], "-c", script], cwd=chain.folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_one_process_of_a_distribution_runs_and_several_are_refused(project: Project, daemon: Daemon) -> None:
+    distribution = "    distribution: {{type: mpi, process_count_per_instance: {}}}\n"
+    one_step(project, f"{{image: '{BASE}'}}", "echo alone > ${{outputs.o}}", distribution.format(1))
+    run(project, daemon)
+    assert output(project) == "alone\n"
+    one_step(project, f"{{image: '{BASE}'}}", "echo alone > ${{outputs.o}}", distribution.format(2))
+    refused = run(project, daemon, check=2).stderr
+    assert "pipeline.yml:4: step 'a' is of several processes, which --env docker cannot start" in refused

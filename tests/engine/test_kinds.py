@@ -293,7 +293,8 @@ def test_an_mltable_lists_files_and_a_table_of_rows_is_refused(parallel: Project
     assert rows(parallel) == ["hello 3.txt text3", "hello 9.txt nine", "hello 0.txt text0", "hello 1.txt text1"]
     table = "paths:\n  - file: ./3.txt\ntransformations:\n  - read_delimited: {delimiter: ','}\n"
     parallel.write("files/MLTable", table)
-    assert "reads a table in mini-batches (read_delimited)" in parallel.run(check=1).stderr
+    refused = parallel.run(check=2).stderr
+    assert "pipeline.yml:10: parallel node 'score' reads a table in mini-batches (read_delimited)" in refused
 
 
 DISTRIBUTED = """
@@ -317,6 +318,20 @@ def test_a_distributed_command_is_several_processes_that_know_their_rank(tmp_pat
     assert sorted(path.name for path in (tmp_path / "out/outputs/out").iterdir()) == ["0", "1", "2"]
     assert (tmp_path / "out/outputs/out/2").read_text() == "2 of 3 at 127.0.0.1\n"
     assert project.record("--input", "fail=1", check=1)["steps"][0]["exit_code"] == 1
+
+
+def test_a_distributed_command_that_installs_packages_leaves_this_python_alone(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    command = "pip install --version > /dev/null; python -c 'import sys; print(sys.prefix)' > ${{outputs.o}}/$RANK"
+    job = {
+        "command": command,
+        "outputs": {"o": {"type": "uri_folder"}},
+        "distribution": {"type": "mpi", "process_count_per_instance": 2},
+    }
+    project.write("pipeline.yml", json.dumps({"jobs": {"train": job}}))
+    project.run("--output-dir", "out")
+    prefixes = {path.read_text().strip() for path in (tmp_path / "out/jobs/train/outputs/o").iterdir()}
+    assert prefixes == {str(tmp_path / "out/jobs/train/environment")}
 
 
 ALL_REDUCE = """

@@ -219,3 +219,15 @@ def test_the_older_file_of_additional_includes(tmp_path: Path) -> None:
     (tmp_path / "train.additional_includes").write_text("./score.py\n\n")
     graph = graph_of(tmp_path, "jobs: {n: {component: ./train.yml, inputs: {lr: 1, data: {path: .}}}}")
     assert graph.steps["n"].component.includes == (str(tmp_path / "score.py"),)
+
+
+def test_a_parallel_node_without_its_files_is_refused(tmp_path: Path) -> None:
+    component = """
+        type: parallel
+        inputs: {files: {type: uri_folder, optional: true}}
+        outputs: {rows: {type: uri_file}}
+        input_data: ${{inputs.files}}
+        task: {type: run_function, code: ., entry_script: score.py, append_row_to: "${{outputs.rows}}"}
+    """
+    with pytest.raises(PipelineError, match=r"score.yml:5: input 'files' of parallel node 'p' has no value; set it"):
+        graph_of(tmp_path, "jobs: {p: {type: parallel, component: ./score.yml}}", score=component)
