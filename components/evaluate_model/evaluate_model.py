@@ -398,7 +398,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--min-rows", type=int, default=50, help="fewest test rows that permit a promotion")
     parser.add_argument("--seed", type=int, default=20260101)
     options = parser.parse_args(argv)
-    return data_contract.guarded("evaluate_model", lambda: run(options))
+    code: int = data_contract.guarded("evaluate_model", lambda: run(options))
+    return code
 
 
 if __name__ == "__main__":

@@ -152,7 +152,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--test-fraction", type=float, default=0.2, help="share of the rows held out")
     parser.add_argument("--seed", type=int, default=20260101, help="key of the hash")
     arguments = parser.parse_args(argv)
-    return data_contract.guarded("split_data", lambda: run(**vars(arguments)))
+    code: int = data_contract.guarded("split_data", lambda: run(**vars(arguments)))
+    return code
 
 
 if __name__ == "__main__":

@@ -447,7 +447,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--tolerance", type=float, default=1e-5, help="largest difference between ONNX and estimator")
     parser.add_argument("--seed", type=int, default=20260101)
     options = parser.parse_args(argv)
-    return data_contract.guarded("train_model", lambda: run(options))
+    code: int = data_contract.guarded("train_model", lambda: run(options))
+    return code
 
 
 if __name__ == "__main__":

@@ -132,7 +132,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--contract", type=Path, required=True, help="data contract, YAML")
     parser.add_argument("--validation", type=Path, required=True, help="report to write, JSON")
     arguments = parser.parse_args(argv)
-    return data_contract.guarded("validate_data", lambda: validate(**vars(arguments)))
+    code: int = data_contract.guarded("validate_data", lambda: validate(**vars(arguments)))
+    return code
 
 
 if __name__ == "__main__":

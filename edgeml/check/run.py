@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from edgeml.check import document, format, kinds, silence
+from edgeml.check.context import Context
 from edgeml.check.document import Document, entries, scalar
 from edgeml.check.finding import ERROR, Finding, Place, Rule, found
 from edgeml.errors import EdgemlError
@@ -28,27 +29,39 @@ _FOLDERS = ("pipelines", "components", "environments")
 _BEYOND = frozenset({".git", ".venv", ".edgeml", "node_modules", "__pycache__"})
 
 
-def check(paths: list[str]) -> list[Finding]:
+def check(paths: list[str], ready: Iterable[str] = ()) -> list[Finding]:
     """All findings of the files and folders, by path and place; without paths those of the repository.
 
     Raises EdgemlError where a path does not exist or there is nothing to check.
     """
-    files = sorted({os.path.relpath(file) for path in paths or _default() for file in _files(path)})
+    from edgeml import project
+
+    context = Context(str(project.root()), frozenset(ready))
+    files = sorted({os.path.relpath(file) for path in paths or _default(context.root) for file in _files(path)})
     if not files:
         raise EdgemlError("there is no YAML file to check; name one, or a folder that has some")
-    findings = [finding for file in files for finding in check_file(file)]
-    return sorted(set(findings), key=lambda finding: (finding.path, finding.line, finding.column, finding.rule))
+    findings = {finding for file in files for finding in check_file(file, context)}
+    # What one file shows of another, a pipeline of its component, is silenced where it stands.
+    by_file: dict[str, list[Finding]] = {file: [] for file in files}
+    for finding in findings:
+        by_file.setdefault(finding.path, []).append(finding)
+    kept = [left for file, here in by_file.items() for left in silence.apply(context.read(file)[0], here)]
+    return sorted(kept, key=lambda finding: (finding.path, finding.line, finding.column, finding.rule))
 
 
-def check_file(path: str) -> list[Finding]:
+def check_file(path: str, context: Context) -> Iterator[Finding]:
     """The findings of one file; of a file that is nothing of Azure ML's only those about its YAML."""
-    read, findings = document.read(path)
+    read, findings = context.read(path)
+    yield from findings
     kind = kind_of(read)
-    if kind is not None:
-        findings += format.check(read, kind)
-        if kind in (kinds.PIPELINE_JOB, kinds.SWEEP_JOB, kinds.COMMAND_JOB) and not findings:
-            findings += _resolved(path)
-    return list(silence.apply(read, findings))
+    if kind is None:
+        return
+    unfit = list(format.check(read, kind))
+    yield from unfit
+    if findings or unfit:
+        return
+    for rules in _BY_KIND.get(kind.name, ()):
+        yield from rules(read, context)
 
 
 def kind_of(read: Document) -> kinds.Fields | None:
@@ -82,18 +95,25 @@ _BY_SCHEMA = {
 }
 
 
-def _resolved(path: str) -> Iterator[Finding]:
+def _resolved(read: Document, context: Context) -> Iterator[Finding]:
     try:
-        resolve(path, here=False)
+        resolve(read.path, here=False)
     except PipelineError as error:
-        place = Place(os.path.relpath(error.file or path), error.line or 1, 1)
+        place = Place(os.path.relpath(error.file or read.path), error.line or 1, 1)
         yield found(CANNOT_RUN, place, error.message)
 
 
-def _default() -> list[str]:
-    from edgeml import project
+Rules = Callable[[Document, Context], Iterator[Finding]]
+# The rules beyond format, by the kind of document; each is asked only of a document whose format is right.
+_JOBS: tuple[Rules, ...] = (_resolved,)
+_BY_KIND: dict[str, tuple[Rules, ...]] = {
+    kinds.PIPELINE_JOB.name: _JOBS,
+    kinds.SWEEP_JOB.name: _JOBS,
+    kinds.COMMAND_JOB.name: _JOBS,
+}
 
-    root = str(project.root())
+
+def _default(root: str) -> list[str]:
     return [folder for name in _FOLDERS if os.path.isdir(folder := os.path.join(root, name))]
 
 

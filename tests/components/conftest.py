@@ -27,7 +27,7 @@ def script() -> Callable[[str], ModuleType]:
     """A component's script, or what it includes, as a module: import of what a snapshot would hold."""
 
     def load(name: str, component: str = "") -> ModuleType:
-        for folder in (COMPONENTS, COMPONENTS / (component or name)):
+        for folder in (ROOT / "edgeml", COMPONENTS / (component or name)):
             if str(folder) not in sys.path:
                 sys.path.append(str(folder))
         return importlib.import_module(name)
