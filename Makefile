@@ -23,7 +23,7 @@ lint: $(VENV)/.dev ## style, types, pipelines
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/edgeml check
+	@$(BIN)/edgeml check --with-tools
 
 format: $(VENV)/.dev ## rewrite the sources in the project's style
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .

@@ -20,7 +20,7 @@ _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 
 
 def problems(line: str, root: str) -> Iterator[str]:
-    """What is wrong with the commands of one shell line that starts in the folder `root`; nothing where it is unclear."""
+    """What is wrong with the commands of a shell line that starts in the folder `root`; nothing where it is unclear."""
     try:
         words = list(shlex.shlex(_VARIABLE.sub("VARIABLE", line), posix=True, punctuation_chars=True))
     except ValueError:  # a quote that goes on in the next line
@@ -103,6 +103,7 @@ def _python(words: list[str], root: str) -> Iterator[str]:
         ours = os.path.isdir(os.path.join(root, parts[0]))
         if ours and not (os.path.isfile(folder + ".py") or os.path.isdir(folder)):
             yield f"there is no module {words[1]} in this repository; check its path"
-    elif words and words[0].endswith(".py") and "VARIABLE" not in words[0]:
-        if not os.path.isfile(os.path.join(root, words[0])):
-            yield f"there is no script {words[0]} in this repository; check its path"
+        return
+    script = words[0] if words and words[0].endswith(".py") and "VARIABLE" not in words[0] else ""
+    if script and not os.path.isfile(os.path.join(root, script)):
+        yield f"there is no script {script} in this repository; check its path"

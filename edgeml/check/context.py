@@ -9,6 +9,7 @@ from edgeml.check import document
 from edgeml.check.document import Document
 from edgeml.check.finding import Finding
 from edgeml.policy import Policy
+from edgeml.project import SETTINGS_FILE
 
 
 class Context:
@@ -20,10 +21,15 @@ class Context:
         self._documents: dict[str, tuple[Document, list[Finding]]] = {}
 
     def read(self, path: str) -> tuple[Document, list[Finding]]:
-        """A YAML file's document, with its path relative to the working directory, and what is wrong with its YAML."""
+        """A file's document, with its path relative to the working directory, and what is wrong with it as a file."""
         path = os.path.relpath(path)
         if path not in self._documents:
-            self._documents[path] = document.read(path)
+            if os.path.basename(path) == SETTINGS_FILE:
+                from edgeml.check import settings
+
+                self._documents[path] = settings.check(path, self)
+            else:
+                self._documents[path] = document.read(path)
         return self._documents[path]
 
     @cached_property

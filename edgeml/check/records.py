@@ -15,7 +15,7 @@ from edgeml.check import format
 from edgeml.check.context import Context
 from edgeml.check.document import Document, entries, scalar
 from edgeml.check.finding import ERROR, Finding, Rule, found
-from edgeml.check.kinds import ANY, BOOLEAN, INTEGER, NUMBER, TEXT, Fields, Names, Scalar
+from edgeml.check.kinds import ANY, BOOLEAN, INTEGER, NUMBER, TEXT, Fields, Names, Scalar, Shape
 
 _GOOD = (
     "# --- deployments/ward.yml\n"
@@ -70,7 +70,7 @@ RULES = (IMAGE, VERSION, DIGEST, EVIDENCE, SITE)
 
 SITES = ("edge-vm", "kubernetes", "azureml-online", "app-service")
 _ESTIMATE = Fields("metric", {"value": NUMBER, "low": NUMBER, "high": NUMBER}, ("value", "low", "high"))
-_RECORD = {
+_RECORD: dict[str, Shape] = {
     "base": TEXT,
     "site": TEXT,
     "kind": Scalar("text", SITES, exact=True),
@@ -169,7 +169,7 @@ def _evidence(document: Document, evidence: Entries) -> Iterator[Finding]:
     if "promote" in verdict and scalar(verdict["promote"][1]) != "true":
         approved = all(scalar(verdict[key][1]) if key in verdict else None for key in ("override", "approver"))
         if not approved:
-            message = "the verdict is against this model; add 'override' with the reason and 'approver', or another model"
+            message = "the verdict is against this model; choose another, or say why in 'override', with its 'approver'"
             yield found(EVIDENCE, document.place(verdict["promote"][1]), message)
     for name, (key, node) in entries(evidence["metrics"][1] if "metrics" in evidence else None).items():
         bounds = [scalar(entries(node)[part][1]) for part in ("low", "value", "high") if part in entries(node)]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 
-from edgeml.check import document, format, kinds, silence
+from edgeml.check import contracts, document, format, kinds, records, settings, silence, workflows
 from edgeml.check.context import Context
 from edgeml.check.document import Document, entries, scalar
 from edgeml.check.finding import ERROR, Finding, Place, Rule, found
 from edgeml.errors import EdgemlError
 from edgeml.pipeline import PipelineError, resolve
+from edgeml.project import SETTINGS_FILE
 
 CANNOT_RUN = Rule(
     "cannot-run",
@@ -22,17 +23,29 @@ CANNOT_RUN = Rule(
     "  a: {command: 'cat ${{inputs.x}}', inputs: {x: '${{parent.jobs.b.outputs.y}}'}}\n"
     "  b: {command: 'echo 1 > ${{outputs.y}}', outputs: {y: {type: uri_file}}}\n",
 )
-RULES: tuple[Rule, ...] = (*document.RULES, *format.RULES, CANNOT_RUN, *silence.RULES)
+RULES: tuple[Rule, ...] = (
+    *document.RULES,
+    *format.RULES,
+    CANNOT_RUN,
+    *contracts.RULES,
+    *records.RULES,
+    *workflows.RULES,
+    *settings.RULES,
+    *silence.RULES,
+)
 
 _SUFFIXES = (".yml", ".yaml")
-_FOLDERS = ("pipelines", "components", "environments")
+_OURS = ("pipelines", "components", "environments", "contracts", "deployments", "infra", ".github", SETTINGS_FILE)
 _BEYOND = frozenset({".git", ".venv", ".edgeml", "node_modules", "__pycache__"})
 
 
-def check(paths: list[str], ready: Iterable[str] = ()) -> list[Finding]:
+def check(
+    paths: list[str], ready: Iterable[str] = (), *, with_tools: bool = False, with_sdk: bool = False
+) -> list[Finding]:
     """All findings of the files and folders, by path and place; without paths those of the repository.
 
-    Raises EdgemlError where a path does not exist or there is nothing to check.
+    `ready` names what must be configured too. `with_tools` asks other checkers, `with_sdk` azure-ai-ml's loader.
+    Raises EdgemlError where a path does not exist, there is nothing to check, or a checker is not there.
     """
     from edgeml import project
 
@@ -41,6 +54,12 @@ def check(paths: list[str], ready: Iterable[str] = ()) -> list[Finding]:
     if not files:
         raise EdgemlError("there is no YAML file to check; name one, or a folder that has some")
     findings = {finding for file in files for finding in check_file(file, context)}
+    if with_tools:
+        from edgeml.check import tools
+
+        findings.update(tools.findings([*files, *_scripts(paths or _default(context.root))]))
+    if with_sdk:
+        findings.update(finding for file in files for finding in _second_opinion(file, context))
     # What one file shows of another, a pipeline of its component, is silenced where it stands.
     by_file: dict[str, list[Finding]] = {file: [] for file in files}
     for finding in findings:
@@ -50,9 +69,16 @@ def check(paths: list[str], ready: Iterable[str] = ()) -> list[Finding]:
 
 
 def check_file(path: str, context: Context) -> Iterator[Finding]:
-    """The findings of one file; of a file that is nothing of Azure ML's only those about its YAML."""
+    """The findings of one file; of a file that is nothing of Azure ML's or ours only those about its YAML."""
     read, findings = context.read(path)
     yield from findings
+    name = _by_path(path, context.root)
+    if name and not findings:
+        if name == records.RECORD.name:
+            yield from format.check(read, records.RECORD)
+        yield from _BY_KIND[name][0](read, context)
+    if name:
+        return
     kind = kind_of(read)
     if kind is None:
         return
@@ -62,6 +88,26 @@ def check_file(path: str, context: Context) -> Iterator[Finding]:
         return
     for rules in _BY_KIND.get(kind.name, ()):
         yield from rules(read, context)
+
+
+def _second_opinion(path: str, context: Context) -> Iterator[Finding]:
+    from edgeml.check import sdk
+
+    read, findings = context.read(path)
+    kind = None if findings or _by_path(path, context.root) else kind_of(read)
+    if kind is not None:
+        yield from sdk.check(path, kind.name)
+
+
+def _by_path(path: str, root: str) -> str:
+    """The kind of a file that its place tells: those of ours, and GitHub's."""
+    folder, name = os.path.split(os.path.relpath(path, root))
+    top = folder.split(os.sep)
+    if top[:2] == [".github", "workflows"] or (top[:2] == [".github", "actions"] and name.startswith("action.")):
+        return "workflow"
+    if top == ["deployments"]:
+        return records.RECORD.name
+    return "data contract" if top == ["contracts"] and name != "residency.yml" else ""
 
 
 def kind_of(read: Document) -> kinds.Fields | None:
@@ -110,14 +156,22 @@ _BY_KIND: dict[str, tuple[Rules, ...]] = {
     kinds.PIPELINE_JOB.name: _JOBS,
     kinds.SWEEP_JOB.name: _JOBS,
     kinds.COMMAND_JOB.name: _JOBS,
+    "data contract": (contracts.check,),
+    "workflow": (workflows.check,),
+    records.RECORD.name: (records.check,),
 }
 
 
 def _default(root: str) -> list[str]:
-    return [folder for name in _FOLDERS if os.path.isdir(folder := os.path.join(root, name))]
+    return [path for name in _OURS if os.path.exists(path := os.path.join(root, name))]
 
 
-def _files(path: str) -> Iterator[str]:
+def _scripts(paths: list[str]) -> list[str]:
+    """The Python files below the paths."""
+    return sorted({os.path.relpath(file) for path in paths for file in _files(path, (".py",))})
+
+
+def _files(path: str, suffixes: tuple[str, ...] = (*_SUFFIXES, SETTINGS_FILE)) -> Iterator[str]:
     if os.path.isfile(path):
         yield path
         return
@@ -125,4 +179,4 @@ def _files(path: str) -> Iterator[str]:
         raise EdgemlError(f"{path} does not exist; name a file or a folder")
     for folder, folders, names in os.walk(path):
         folders[:] = [name for name in folders if name not in _BEYOND]
-        yield from (os.path.join(folder, name) for name in names if name.endswith(_SUFFIXES))
+        yield from (os.path.join(folder, name) for name in names if name.endswith(suffixes))

@@ -74,6 +74,8 @@ def _example(what: str, example: str) -> str:
 def sarif(findings: list[Finding], rules: tuple[Rule, ...]) -> dict[str, Any]:
     """One run of SARIF 2.1.0 with every rule described, and the results by their index."""
     index = {rule.id: number for number, rule in enumerate(rules)}
+    others = sorted({finding.rule for finding in findings} - index.keys())  # of the tools that were asked
+    index |= {rule: len(rules) + number for number, rule in enumerate(others)}
     return {
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",
@@ -91,7 +93,8 @@ def sarif(findings: list[Finding], rules: tuple[Rule, ...]) -> dict[str, Any]:
                                 "defaultConfiguration": {"level": _level(rule.severity)},
                             }
                             for rule in rules
-                        ],
+                        ]
+                        + [{"id": rule} for rule in others],
                     }
                 },
                 "columnKind": "unicodeCodePoints",

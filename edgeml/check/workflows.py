@@ -1,4 +1,4 @@
-"""Rules for GitHub's workflows and composite actions: pinned, bounded, without secrets for forks, and calling what exists.
+"""Rules for GitHub's workflows and composite actions: pinned, bounded, no secrets for forks, calling what exists.
 
 What zizmor and actionlint know better they say themselves, under `edgeml check --with-tools`.
 """
@@ -24,7 +24,7 @@ PIN = Rule(
     "action-pin",
     ERROR,
     "Every action is pinned to a commit of 40 digits, with its version in a comment",
-    "A tag can be moved to other code after it was reviewed; the comment tells people and update bots what the commit is.",
+    "A tag can be moved to other code after its review; the comment tells people and update bots what the commit is.",
     _JOB + "    steps:\n      - uses: actions/checkout@v7\n",
     _JOB + "    steps:\n      - uses: actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1  # v7.0.1\n",
 )
@@ -32,9 +32,8 @@ PERMISSIONS = Rule(
     "workflow-permissions",
     ERROR,
     "A workflow starts from `permissions:` at its top and never asks for all",
-    "Without it every job gets the repository's default token, which may write; grants belong to the job that needs them.",
-    "# --- .github/workflows/train.yml\non: push\njobs:\n  train:\n    runs-on: ubuntu-latest\n"
-    "    timeout-minutes: 10\n    steps:\n      - run: echo\n",
+    "Without it every job gets the default token, which may write; a grant belongs to the job that needs it.",
+    _JOB.replace("permissions: {}\n", "") + "    steps:\n      - run: echo\n",
     _JOB + "    steps:\n      - run: echo\n",
 )
 TIMEOUT = Rule(
@@ -51,10 +50,9 @@ FORK = Rule(
     "What a pull request starts has neither secrets nor an identity",
     "A pull request runs its author's code: with `pull_request_target` it gets the secrets of the repository, and with "
     "`pull_request` a fork gets none, so its checks fail. What needs an identity runs after the merge.",
-    "# --- .github/workflows/check.yml\non: pull_request\npermissions: {}\njobs:\n  check:\n    runs-on: ubuntu-latest\n"
-    "    timeout-minutes: 10\n    steps:\n      - run: echo\n        env: {KEY: '${{ secrets.KEY }}'}\n",
-    "# --- .github/workflows/check.yml\non: pull_request\npermissions: {}\njobs:\n  check:\n    runs-on: ubuntu-latest\n"
-    "    timeout-minutes: 10\n    steps:\n      - run: echo\n",
+    _JOB.replace("on: push", "on: pull_request")
+    + "    steps:\n      - run: echo\n        env: {KEY: '${{ secrets.KEY }}'}\n",
+    _JOB.replace("on: push", "on: pull_request") + "    steps:\n      - run: echo\n",
 )
 HIDDEN = Rule(
     "workflow-hides-failure",
@@ -187,7 +185,7 @@ def _uses(document: Document, node: yaml.Node, context: Context, *, checked_out:
         if not os.path.exists(os.path.join(context.root, used)):
             yield found(LOCAL, place, f"there is no {used} in this repository; check the path")
         elif not checked_out:
-            yield found(LOCAL, place, f"{used} is used before the repository is checked out; add actions/checkout first")
+            yield found(LOCAL, place, f"{used} is used before a checkout of the repository; add actions/checkout")
         return
     name, _, reference = used.partition("@")
     if used.startswith("docker://"):
@@ -201,12 +199,12 @@ def _uses(document: Document, node: yaml.Node, context: Context, *, checked_out:
 
 def _run(document: Document, node: yaml.Node, folder: str, context: Context) -> Iterator[Finding]:
     text = scalar(node) or ""
-    block = isinstance(node, yaml.ScalarNode) and node.style in ("|", ">")
+    style = node.style if isinstance(node, yaml.ScalarNode) else None
     for number, line in enumerate(text.splitlines()):
         for problem in commands.problems(line, os.path.join(context.root, folder)):
             place = document.place(node)
-            if block:  # a block's text begins on the line after its sign
-                place = place._replace(line=place.line + 1 + number if node.style == "|" else place.line, column=1)
+            if style == "|":  # a block's text begins on the line after its sign
+                place = place._replace(line=place.line + 1 + number, column=1)
             yield found(COMMAND, place, problem)
 
 

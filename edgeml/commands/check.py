@@ -1,4 +1,4 @@
-"""`edgeml check`: pipelines, components and environments, before anything runs."""
+"""`edgeml check`: the whole repository, or a part of it, before anything runs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from edgeml.errors import EdgemlError
 if TYPE_CHECKING:
     import argparse
 
-HELP = "Find what is wrong with pipelines, components and environments, offline and before anything runs."
+HELP = "Find all that can be wrong with the repository, offline and before anything runs."
 EXAMPLES = [
-    "edgeml check                                    # pipelines/, components/ and environments/",
+    "edgeml check                                    # the whole repository",
     "edgeml check pipelines/train.yml --format github",
+    "edgeml check --format sarif > check.sarif       # for an editor, or GitHub's code scanning",
+    "edgeml check --with-tools --ready azure         # also other checkers, and what Azure needs",
     "edgeml check --explain unknown-key",
 ]
 
@@ -21,6 +23,13 @@ EXAMPLES = [
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="*", metavar="PATH", help="file or folder (default: the repository's own)")
     parser.add_argument("--format", choices=("text", "github", "json", "sarif"), default="text", help="of the findings")
+    parser.add_argument(
+        "--ready", action="append", default=[], choices=("azure",), help="check also what this target needs set"
+    )
+    parser.add_argument(
+        "--with-tools", action="store_true", help="ask zizmor, actionlint, check-jsonschema, yamllint and ruff too"
+    )
+    parser.add_argument("--with-sdk", action="store_true", help="ask azure-ai-ml's own loader too (a second more)")
     parser.add_argument("--explain", default="", metavar="RULE", help="say why a rule exists, with examples")
 
 
@@ -30,7 +39,7 @@ def execute(args: argparse.Namespace) -> int:
     if args.explain:
         print(_explained(args.explain))
         return 0
-    findings = check(args.paths)
+    findings = check(args.paths, args.ready, with_tools=args.with_tools, with_sdk=args.with_sdk)
     shown = render(findings, RULES, args.format)
     if shown:
         print(shown)
