@@ -11,6 +11,7 @@ from edgeml.check.document import Document, entries, walk
 from edgeml.check.finding import ERROR, Finding, Place, Rule, found
 
 _HEAD = "# --- contracts/ward.yml\nname: ward\nversion: 1\nkey: patient\ntarget: ill\ntask: classification\n"
+_HEAD += "positive: true\n"
 _COLUMNS = "columns:\n  patient: {type: string, unique: true}\n  ill: {type: boolean, public: true}\n"
 CONTRACT = Rule(
     "data-contract",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 
-from edgeml.check import contracts, document, format, kinds, records, settings, silence, workflows
+from edgeml.check import contracts, document, format, kinds, records, sdk, settings, silence, workflows
 from edgeml.check.context import Context
 from edgeml.check.document import Document, entries, scalar
 from edgeml.check.finding import ERROR, Finding, Place, Rule, found
@@ -31,6 +31,7 @@ RULES: tuple[Rule, ...] = (
     *records.RULES,
     *workflows.RULES,
     *settings.RULES,
+    *sdk.RULES,
     *silence.RULES,
 )
 
@@ -55,7 +56,7 @@ def check(
         raise EdgemlError("there is no YAML file to check; name one, or a folder that has some")
     findings = {finding for file in files for finding in check_file(file, context)}
     if with_tools:
-        from edgeml.check import tools
+        from edgeml.check import tools  # seldom asked for, and it costs the import of subprocess
 
         findings.update(tools.findings([*files, *_scripts(paths or _default(context.root))]))
     if with_sdk:
@@ -91,8 +92,6 @@ def check_file(path: str, context: Context) -> Iterator[Finding]:
 
 
 def _second_opinion(path: str, context: Context) -> Iterator[Finding]:
-    from edgeml.check import sdk
-
     read, findings = context.read(path)
     kind = None if findings or _by_path(path, context.root) else kind_of(read)
     if kind is not None:

@@ -19,8 +19,8 @@ SDK = Rule(
     ERROR,
     "Azure ML's own loader takes the file (`--with-sdk`)",
     "A file that the SDK cannot load cannot be submitted, whatever else may be right with it.",
-    "type: pipeline\njobs:\n  a: {type: command, command: echo a, environment: {image: a, build: {path: .}}}\n",
-    "type: pipeline\njobs:\n  a: {type: command, command: echo a, environment: {image: a}}\n",
+    "type: pipeline\njobs:\n  a: {type: command, command: echo a, identity: {type: nobody}}\n",
+    "type: pipeline\njobs:\n  a: {type: command, command: echo a, identity: {type: managed_identity}}\n",
 )
 RULES = (SDK,)
 

@@ -37,8 +37,9 @@ NOT_READY = Rule(
     ERROR,
     "What a target needs is set (`--ready azure`)",
     "On one machine the embedded parts serve; a workflow that signs in to Azure needs real addresses.",
-    "",
-    "",
+    '# --- edgeml.toml\n[storage]\naccount_url = ""\n[registry]\ntracking_uri = "azureml://workspace.example"\n',
+    '# --- edgeml.toml\n[storage]\naccount_url = "https://rows.blob.local.azurestack.external"\n'
+    '[registry]\ntracking_uri = "azureml://workspace.example"\n',
 )
 RULES = (KEY, PLACEHOLDER, NOT_READY)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from edgeml.check import RULES, check
+from tests.check.asked import ASKED
 
 CORPUS = Path(__file__).parents[1] / "corpus"
 BAD = sorted(path.name for path in (CORPUS / "bad").iterdir())
@@ -31,7 +32,7 @@ def expected(name: str) -> list[str]:
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_tree_gives_exactly_its_findings(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(planted(CORPUS / "bad" / name, tmp_path))
-    findings = check(["."])
+    findings = check(["."], **ASKED.get(name, {}))
     assert sorted(f"{finding.path}:{finding.line} {finding.rule}" for finding in findings) == expected(name), findings
 
 
