@@ -334,7 +334,7 @@ class Resolver:
                     values[key] = None
                 else:
                     message = f"input '{key}' of node '{name}' has no value, and its component requires one"
-                    raise at(given, key, message, "missing-input")
+                    raise at(given if "inputs" in node else node, key, message, "missing-input")
             except PipelineError as error:
                 self.refuse(error)
                 values[key] = Unset(("",))
