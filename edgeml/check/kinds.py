@@ -212,18 +212,39 @@ _BATCHES: dict[str, Shape] = {
     "error_threshold": INTEGER,
     "mini_batch_error_threshold": INTEGER,
 }
+DISTRIBUTION_OF_A_SPACE = Fields(
+    "distribution",
+    {
+        "type": TEXT,
+        "values": Items(_OPEN),
+        **dict.fromkeys(("upper", "min_value", "max_value", "mu", "sigma", "q"), ANY),
+    },
+    ("type",),
+)
+EARLY_TERMINATION = Fields(
+    "early_termination",
+    {
+        "type": Scalar("text", ("bandit", "median_stopping", "truncation_selection")),
+        "evaluation_interval": INTEGER,
+        "delay_evaluation": INTEGER,
+        "slack_factor": NUMBER,
+        "slack_amount": NUMBER,
+        "truncation_percentage": INTEGER,
+    },
+    ("type",),
+)
 _SEARCH: dict[str, Shape] = {
     "sampling_algorithm": OneOf(
         Scalar("text", ("random", "grid", "bayesian")),
         Fields("sampling_algorithm", {"type": TEXT, "seed": INTEGER, "rule": TEXT, "logbase": ANY}, ("type",)),
     ),
-    "search_space": Names(_OPEN),
+    "search_space": Names(DISTRIBUTION_OF_A_SPACE),
     "objective": Fields(
         "objective",
         {"goal": Scalar("text", ("minimize", "maximize")), "primary_metric": TEXT},
         ("goal", "primary_metric"),
     ),
-    "early_termination": _OPEN,
+    "early_termination": EARLY_TERMINATION,
     "limits": Fields(
         "limits",
         dict.fromkeys(("max_total_trials", "max_concurrent_trials", "timeout", "trial_timeout"), INTEGER),
@@ -242,12 +263,19 @@ COMMAND_COMPONENT = Fields(
     "command component", {**_COMPONENT, **_RUNS, "additional_includes": Items(_OPEN)}, ("command",)
 )
 PARALLEL_COMPONENT = Fields("parallel component", {**_COMPONENT, **_BATCHES, "resources": RESOURCES}, ("task",))
-COMMAND_NODE = Fields("command node", {**_NODE, **_RUNS, "component": _OPEN})
+_INLINE = OneOf(TEXT, COMMAND_COMPONENT)
+COMMAND_NODE = Fields("command node", {**_NODE, **_RUNS, "component": _INLINE})
 PARALLEL_NODE = Fields(
     "parallel node",
-    {**_NODE, **_BATCHES, "component": _OPEN, "environment_variables": Names(ANY), "environment": _OPEN},
+    {
+        **_NODE,
+        **_BATCHES,
+        "component": OneOf(TEXT, PARALLEL_COMPONENT),
+        "environment_variables": Names(ANY),
+        "environment": _OPEN,
+    },
 )
-SWEEP_NODE = Fields("sweep node", {**_NODE, **_SEARCH, "trial": _OPEN}, ("trial", "objective", "search_space"))
+SWEEP_NODE = Fields("sweep node", {**_NODE, **_SEARCH, "trial": _INLINE}, ("trial", "objective", "search_space"))
 PIPELINE_NODE = Fields("pipeline node", {**_NODE, "component": _OPEN, "jobs": _OPEN, "settings": _OPEN})
 NODES = {
     "command": COMMAND_NODE,
@@ -277,7 +305,7 @@ COMMAND_JOB = Fields(
     ("command",),
 )
 SWEEP_JOB = Fields(
-    "sweep job", {**_ABOUT, **_NODE, **_SEARCH, "experiment_name": TEXT, "trial": _OPEN}, ("trial", "objective")
+    "sweep job", {**_ABOUT, **_NODE, **_SEARCH, "experiment_name": TEXT, "trial": _INLINE}, ("trial", "objective")
 )
 DATA = Fields(
     "data asset",

@@ -10,11 +10,11 @@ import yaml
 
 from edgeml.check import kinds
 from edgeml.check.context import Context
-from edgeml.check.document import Document, entries
+from edgeml.check.document import Document, entries, scalar, walk
 from edgeml.check.finding import ERROR, WARNING, Finding, Place, Rule, found
 from edgeml.check.placed import occurrences
 from edgeml.check.survey import component_of
-from edgeml.pipeline import expressions
+from edgeml.pipeline import expressions, load
 from edgeml.pipeline.graph import Component
 from edgeml.pipeline.ports import ANY, outside, render
 from edgeml.pipeline.source import PipelineError, at
@@ -88,6 +88,30 @@ def check(document: Document, context: Context) -> Iterator[Finding]:
         yield from map(finding_of, _defaults(document, component))
         if command is not None:
             yield from _groups(document, command[1], component)
+
+
+def check_paths(document: Document, context: Context) -> Iterator[Finding]:
+    """Local files that the resolver does not read: those of environments, and the data of an asset."""
+    present = entries(document.root)
+    if kinds.kind_of(document) is kinds.DATA and "path" in present:
+        yield from _missing(document, present["path"][1])
+    for node in walk(document.root):
+        here = entries(node)
+        if "conda_file" in here:
+            yield from _missing(document, here["conda_file"][1])
+        if "build" in here and "path" in entries(here["build"][1]):
+            yield from _missing(document, entries(here["build"][1])["path"][1])
+        if "environment" in here and (scalar(here["environment"][1]) or "").endswith((".yml", ".yaml")):
+            yield from _missing(document, here["environment"][1])
+
+
+def _missing(document: Document, node: yaml.Node) -> Iterator[Finding]:
+    written = scalar(node)
+    if not written or load.is_remote(written) or "${{" in written:
+        return
+    path = load.local_path(written, document.path)
+    if not os.path.exists(path):
+        yield found(MISSING_PATH, document.place(node), f"the path {os.path.relpath(path)} does not exist")
 
 
 def _defaults(document: Document, component: Component) -> Iterator[PipelineError]:

@@ -61,14 +61,16 @@ def check_file(path: str, context: Context) -> Iterator[Finding]:
 
 Rules = Callable[[Document, Context], Iterator[Finding]]
 # The rules beyond format, by the kind of document; each is asked only of a document whose format is right.
-_JOBS: tuple[Rules, ...] = (bindings.check, sweeps.check)
+_JOBS: tuple[Rules, ...] = (bindings.check, sweeps.check, ports.check_paths)
 _BY_KIND: dict[str, tuple[Rules, ...]] = {
     kinds.PIPELINE_JOB.name: _JOBS,
     kinds.PIPELINE_COMPONENT.name: _JOBS,
     kinds.SWEEP_JOB.name: _JOBS,
     kinds.COMMAND_JOB.name: _JOBS,
-    kinds.COMMAND_COMPONENT.name: (ports.check,),
-    kinds.PARALLEL_COMPONENT.name: (ports.check,),
+    kinds.COMMAND_COMPONENT.name: (ports.check, ports.check_paths),
+    kinds.PARALLEL_COMPONENT.name: (ports.check, ports.check_paths),
+    kinds.ENVIRONMENT.name: (ports.check_paths,),
+    kinds.DATA.name: (ports.check_paths,),
 }
 
 

@@ -115,7 +115,7 @@ def test_the_repository_is_clean_and_its_yaml_is_looked_at() -> None:
         ("jobs: [a]\n", (1, 7), "'jobs' must be a mapping"),
         (
             "jobs:\n  a: {command: x, inputs: {i: 'of ${{parent.inputs.z}}'}}\n",
-            (2, 34),
+            (2, 35),
             "names no input of the pipeline",
         ),
         (
@@ -210,6 +210,12 @@ def test_no_key_that_the_sdk_takes_is_unknown() -> None:
     """azure-ai-ml's own schemas are the oracle; what they call `schema` and `id` is no key of a file."""
     from azure.ai.ml._schema._datastore import AzureBlobSchema, AzureDataLakeGen2Schema, AzureFileSchema
     from azure.ai.ml._schema._datastore import credentials as stores
+    from azure.ai.ml._schema._sweep import search_space
+    from azure.ai.ml._schema._sweep.sweep_termination import (
+        BanditPolicySchema,
+        MedianStoppingPolicySchema,
+        TruncationSelectionPolicySchema,
+    )
     from azure.ai.ml._schema.assets.data import DataSchema
     from azure.ai.ml._schema.assets.environment import BuildContextSchema, EnvironmentSchema
     from azure.ai.ml._schema.component.command_component import CommandComponentSchema
@@ -255,6 +261,13 @@ def test_no_key_that_the_sdk_takes_is_unknown() -> None:
         (kinds.OUTPUT_PORT, OutputPortSchema),
         (kinds.VALUE, DataInputSchema),
         (kinds.OUTPUT, OutputSchema),
+        (kinds.EARLY_TERMINATION, BanditPolicySchema),
+        (kinds.EARLY_TERMINATION, MedianStoppingPolicySchema),
+        (kinds.EARLY_TERMINATION, TruncationSelectionPolicySchema),
+        (kinds.DISTRIBUTION_OF_A_SPACE, search_space.ChoiceSchema),
+        (kinds.DISTRIBUTION_OF_A_SPACE, search_space.QNormalSchema),
+        (kinds.DISTRIBUTION_OF_A_SPACE, search_space.QUniformSchema),
+        (kinds.DISTRIBUTION_OF_A_SPACE, search_space.RandintSchema),
         (kinds.VIRTUAL_MACHINE, VirtualMachineComputeSchema),
         (inner(kinds.VIRTUAL_MACHINE, "ssh_settings"), VirtualMachineSshSettingsSchema),
         (kinds.KUBERNETES, KubernetesComputeSchema),
