@@ -33,14 +33,19 @@ class Library(Components):
 
     def document(self, path: str) -> Mapping:
         if path not in self.documents:
-            read, findings = self._context.read(path)
-            mapping = read.mapping
-            if mapping is None:
+            try:
+                self.documents[path] = self.look(path)
+            except PipelineError:
                 self.unread.append(path)
-                problem = findings[0].message if findings else "not a YAML mapping of keys to values"
-                raise PipelineError(problem, path, 1, rule=ELSEWHERE if findings else "")
-            self.documents[path] = mapping
+                raise
         return self.documents[path]
+
+    def look(self, path: str) -> Mapping:
+        read, findings = self._context.read(path)
+        if read.mapping is None:
+            problem = findings[0].message if findings else "not a YAML mapping of keys to values"
+            raise PipelineError(problem, path, 1, rule=ELSEWHERE if findings else "")
+        return read.mapping
 
     def refuse(self, error: PipelineError) -> None:
         self._context.problems.setdefault(error.file, []).append(error)
