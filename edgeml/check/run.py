@@ -1,42 +1,19 @@
-"""What is checked: which files, of which kind, by which rules."""
+"""What is checked: which files, by which rules, and what remains once silencers are heard."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
-from edgeml.check import contracts, document, format, kinds, records, sdk, settings, silence, workflows
+from edgeml.check import format, kinds, records, schemas, sdk, silence
 from edgeml.check.context import Context
-from edgeml.check.document import Document, entries, scalar
-from edgeml.check.finding import ERROR, Finding, Place, Rule, found
+from edgeml.check.finding import Finding
+from edgeml.check.rules import OURS, RUNS, kind_by_place
 from edgeml.errors import EdgemlError
-from edgeml.pipeline import PipelineError, resolve
 from edgeml.project import SETTINGS_FILE
 
-CANNOT_RUN = Rule(
-    "cannot-run",
-    ERROR,
-    "A pipeline resolves: every binding, component, path and value",
-    "What `edgeml run` refuses before its first step, with the same words; Azure ML finds most of it after submission.",
-    "type: pipeline\njobs:\n  a: {command: 'cat ${{inputs.x}}', inputs: {x: '${{parent.jobs.b.outputs.y}}'}}\n",
-    "type: pipeline\njobs:\n"
-    "  a: {command: 'cat ${{inputs.x}}', inputs: {x: '${{parent.jobs.b.outputs.y}}'}}\n"
-    "  b: {command: 'echo 1 > ${{outputs.y}}', outputs: {y: {type: uri_file}}}\n",
-)
-RULES: tuple[Rule, ...] = (
-    *document.RULES,
-    *format.RULES,
-    CANNOT_RUN,
-    *contracts.RULES,
-    *records.RULES,
-    *workflows.RULES,
-    *settings.RULES,
-    *sdk.RULES,
-    *silence.RULES,
-)
-
 _SUFFIXES = (".yml", ".yaml")
-_OURS = ("pipelines", "components", "environments", "contracts", "deployments", "infra", ".github", SETTINGS_FILE)
+_FOLDERS = ("pipelines", "components", "environments", "contracts", "deployments", "infra", ".github", SETTINGS_FILE)
 _BEYOND = frozenset({".git", ".venv", ".edgeml", "node_modules", "__pycache__"})
 
 
@@ -72,97 +49,33 @@ def check(
 def check_file(path: str, context: Context) -> Iterator[Finding]:
     """The findings of one file; of a file that is nothing of Azure ML's or ours only those about its YAML."""
     read, findings = context.read(path)
-    yield from findings
-    name = _by_path(path, context.root)
-    if name and not findings:
-        if name == records.RECORD.name:
-            yield from format.check(read, records.RECORD)
-        yield from _BY_KIND[name][0](read, context)
-    if name:
+    place = kind_by_place(path, context.root)
+    if place:
+        yield from findings
+        if not findings:
+            yield from format.check(read, records.RECORD) if place == records.RECORD.name else ()
+            for rules in OURS[place]:
+                yield from rules(read, context)
         return
-    kind = kind_of(read)
-    if kind is None:
-        return
-    unfit = list(format.check(read, kind))
+    unfit = context.unfit(path)
     yield from unfit
-    if findings or unfit:
+    kind = kinds.kind_of(read)
+    yield from schemas.check(read, kind)
+    if kind is None or unfit:
         return
-    for rules in _BY_KIND.get(kind.name, ()):
+    for rules in RUNS.get(kind.name, ()):
         yield from rules(read, context)
 
 
 def _second_opinion(path: str, context: Context) -> Iterator[Finding]:
     read, findings = context.read(path)
-    kind = None if findings or _by_path(path, context.root) else kind_of(read)
+    kind = None if findings or kind_by_place(path, context.root) else kinds.kind_of(read)
     if kind is not None:
         yield from sdk.check(path, kind.name)
 
 
-def _by_path(path: str, root: str) -> str:
-    """The kind of a file that its place tells: those of ours, and GitHub's."""
-    folder, name = os.path.split(os.path.relpath(path, root))
-    top = folder.split(os.sep)
-    if top[:2] == [".github", "workflows"] or (top[:2] == [".github", "actions"] and name.startswith("action.")):
-        return "workflow"
-    if top == ["deployments"]:
-        return records.RECORD.name
-    return "data contract" if top == ["contracts"] and name != "residency.yml" else ""
-
-
-def kind_of(read: Document) -> kinds.Fields | None:
-    """The kind that a document says it is, by `$schema`, else by `type` and what only that kind has."""
-    present = entries(read.root)
-    schema = (scalar(present["$schema"][1]) if "$schema" in present else None) or ""
-    for name, kind in _BY_SCHEMA.items():
-        if schema.endswith(f"/{name}.schema.json"):
-            return kind
-    type_ = (scalar(present["type"][1]) if "type" in present else None) or ""
-    if "jobs" in present or type_ == "pipeline":
-        return kinds.PIPELINE_JOB
-    if type_ == "sweep":
-        return kinds.SWEEP_JOB
-    if type_ == "parallel" and "task" in present:
-        return kinds.PARALLEL_COMPONENT
-    if "command" in present:
-        return kinds.COMMAND_COMPONENT if "name" in present else kinds.COMMAND_JOB
-    return None
-
-
-_BY_SCHEMA = {
-    "pipelineJob": kinds.PIPELINE_JOB,
-    "pipelineComponent": kinds.PIPELINE_COMPONENT,
-    "commandComponent": kinds.COMMAND_COMPONENT,
-    "parallelComponent": kinds.PARALLEL_COMPONENT,
-    "commandJob": kinds.COMMAND_JOB,
-    "sweepJob": kinds.SWEEP_JOB,
-    "environment": kinds.ENVIRONMENT,
-    "data": kinds.DATA,
-}
-
-
-def _resolved(read: Document, context: Context) -> Iterator[Finding]:
-    try:
-        resolve(read.path, here=False)
-    except PipelineError as error:
-        place = Place(os.path.relpath(error.file or read.path), error.line or 1, 1)
-        yield found(CANNOT_RUN, place, error.message)
-
-
-Rules = Callable[[Document, Context], Iterator[Finding]]
-# The rules beyond format, by the kind of document; each is asked only of a document whose format is right.
-_JOBS: tuple[Rules, ...] = (_resolved,)
-_BY_KIND: dict[str, tuple[Rules, ...]] = {
-    kinds.PIPELINE_JOB.name: _JOBS,
-    kinds.SWEEP_JOB.name: _JOBS,
-    kinds.COMMAND_JOB.name: _JOBS,
-    "data contract": (contracts.check,),
-    "workflow": (workflows.check,),
-    records.RECORD.name: (records.check,),
-}
-
-
 def _default(root: str) -> list[str]:
-    return [path for name in _OURS if os.path.exists(path := os.path.join(root, name))]
+    return [path for name in _FOLDERS if os.path.exists(path := os.path.join(root, name))]
 
 
 def _scripts(paths: list[str]) -> list[str]:
