@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from edgeml.check import document
 from edgeml.check.document import Document
 from edgeml.check.finding import Finding
 from edgeml.policy import Policy
+
+if TYPE_CHECKING:
+    from edgeml.check.listing import Listing
+    from edgeml.check.python import Module
 
 
 class Context:
@@ -18,6 +23,8 @@ class Context:
         self.root = root
         self.ready = ready
         self._documents: dict[str, tuple[Document, list[Finding]]] = {}
+        self._modules: dict[str, Module] = {}
+        self._listings: dict[tuple[str, tuple[str, ...]], Listing] = {}
 
     def read(self, path: str) -> tuple[Document, list[Finding]]:
         """A YAML file's document, with its path relative to the working directory, and what is wrong with its YAML."""
@@ -26,9 +33,47 @@ class Context:
             self._documents[path] = document.read(path)
         return self._documents[path]
 
+    def lines(self, path: str) -> list[str]:
+        """The lines of a file that a finding names or a rule has parsed, for its silencers."""
+        path = os.path.relpath(path)
+        if path in self._documents or path.endswith((".yml", ".yaml")):
+            return self.read(path)[0].lines
+        if path in self._modules:
+            return self._modules[path].text.splitlines()
+        return document.lines_of(path)
+
+    def python(self, path: str) -> Module:
+        """A Python file's tree, with its path relative to the working directory."""
+        from edgeml.check import python
+
+        path = os.path.relpath(path)
+        if path not in self._modules:
+            self._modules[path] = python.read(path)
+        return self._modules[path]
+
+    @property
+    def parsed(self) -> list[str]:
+        """The Python files that were looked at."""
+        return list(self._modules)
+
+    def listing(self, code: str, includes: tuple[str, ...]) -> Listing:
+        """What a working directory starts with, by the absolute paths of its code folder and includes."""
+        from edgeml.check import listing
+
+        if (code, includes) not in self._listings:
+            self._listings[code, includes] = listing.of(code, includes)
+        return self._listings[code, includes]
+
     @cached_property
     def policy(self) -> Policy:
         """The residency policy of the repository. Raises PipelineError where it is not understood."""
         from edgeml import policy
 
         return policy.load(self.root)
+
+    @cached_property
+    def is_governed(self) -> bool:
+        """Whether the repository has a residency policy, even one that is not understood."""
+        from edgeml.policy import POLICY_FILE
+
+        return os.path.isfile(os.path.join(self.root, POLICY_FILE))
