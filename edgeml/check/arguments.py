@@ -124,7 +124,9 @@ def _flag(
     elastic = any(it.many for it in values)
     if len(values) < option.fewest and not elastic:
         count = "a value" if option.fewest == 1 else f"{option.fewest} values"
-        return at + len(values), [Problem(VALUE, word, f"{flag} takes {count}, and the command gives {len(values) or 'none'}")]
+        return at + len(values), [
+            Problem(VALUE, word, f"{flag} takes {count}, and the command gives {len(values) or 'none'}")
+        ]
     if option.most == 0 and run > at:
         given.after[words[at].start] = option
     if elastic:

@@ -6,15 +6,12 @@ import json
 import os
 from collections.abc import Iterator
 
-import yaml
-
 from edgeml.check.context import Context
 from edgeml.check.document import Document
 from edgeml.check.finding import ERROR, WARNING, Finding, Place, Rule, found
 from edgeml.check.listing import MAX_FILES, Listing
 from edgeml.check.secret import secrets
 from edgeml.check.units import Unit, units
-from edgeml.pipeline import load
 
 MAX_CODE_BYTES = 1 << 20
 _MAX_TEXT = 1 << 20
@@ -25,14 +22,6 @@ _COMPONENT = "type: command\nname: train\nversion: 1\n{code}environment: azureml
 _POLICY = "# --- contracts/residency.yml\nprivate: [stackhub]\n"
 _PLAIN = _COMPONENT.format(code="code: src\n", command="ls")
 
-MISSING = Rule(
-    "code-missing",
-    ERROR,
-    "The code folder, and all that is included besides, exists",
-    "Azure ML refuses the upload, and `edgeml run` the pipeline; mostly the folder was moved and the YAML was not.",
-    _PLAIN,
-    _PLAIN + "# --- src/train.sh\necho\n",
-)
 WIDE = Rule(
     "code-too-wide",
     WARNING,
@@ -48,7 +37,7 @@ LARGE = Rule(
     f"A code folder holds less than {MAX_CODE_BYTES >> 20} MiB in {MAX_FILES} files",
     "Scripts are measured in kilobytes: a mebibyte is twenty thousand lines. What is larger is data or a model that "
     "strayed in, and it is copied for every step and every trial of a sweep.",
-    _PLAIN + "# --- src/train.sh\n" + "echo\n" * 220_000,
+    _PLAIN + "# --- src/train.sh\necho\n# … and two hundred thousand lines more\n",
     _PLAIN + "# --- src/train.sh\necho\n",
 )
 DATA = Rule(
@@ -86,14 +75,50 @@ LINK = Rule(
     _PLAIN.replace("code: src", "code: src\nadditional_includes: [shared.py]")
     + "# --- shared.py\nx = 1\n# --- src/train.sh\necho\n",
 )
-RULES = (MISSING, WIDE, LARGE, DATA, SECRET, NOTEBOOK, LINK)
+RULES = (WIDE, LARGE, DATA, SECRET, NOTEBOOK, LINK)
 
 _ROWS = frozenset(
-    ".csv .tsv .parquet .feather .arrow .npz .npy .pkl .pickle .joblib .xlsx .xls .ods .sqlite .sqlite3 .db .duckdb .h5 "
-    ".hdf5 .avro .orc .jsonl .ndjson .sas7bdat .dta .sav .rds .rdata .mat .dcm .nii .zip .tar .tgz .gz .7z".split()
+    [
+        ".csv",
+        ".tsv",
+        ".parquet",
+        ".feather",
+        ".arrow",
+        ".npz",
+        ".npy",
+        ".pkl",
+        ".pickle",
+        ".joblib",
+        ".xlsx",
+        ".xls",
+        ".ods",
+        ".sqlite",
+        ".sqlite3",
+        ".db",
+        ".duckdb",
+        ".h5",
+        ".hdf5",
+        ".avro",
+        ".orc",
+        ".jsonl",
+        ".ndjson",
+        ".sas7bdat",
+        ".dta",
+        ".sav",
+        ".rds",
+        ".rdata",
+        ".mat",
+        ".dcm",
+        ".nii",
+        ".zip",
+        ".tar",
+        ".tgz",
+        ".gz",
+        ".7z",
+    ]
 )
-_IMAGES = frozenset(".png .jpg .jpeg .tif .tiff .bmp .gif .webp".split())
-_BINARY = _ROWS | _IMAGES | frozenset(".onnx .pt .pth .so .pyc .pdf .ipynb .whl".split())
+_IMAGES = frozenset([".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp"])
+_BINARY = _ROWS | _IMAGES | frozenset([".onnx", ".pt", ".pth", ".so", ".pyc", ".pdf", ".ipynb", ".whl"])
 _HARMLESS_ENDS = (".example", ".sample", ".template", ".dist")
 
 
@@ -109,7 +134,6 @@ def _unit(unit: Unit, context: Context) -> Iterator[Finding]:
     code, includes = unit.code, unit.includes
     key = unit.keys["code" if "code" in unit.keys else "additional_includes"][1]
     place = unit.document.place(key)
-    yield from _missing(unit, code)
     if includes is None or (code and not os.path.exists(code)):
         return
     reason = _too_wide(code, os.path.dirname(os.path.abspath(unit.document.path)))
@@ -128,22 +152,6 @@ def _unit(unit: Unit, context: Context) -> Iterator[Finding]:
             yield found(SECRET, place, message)
         elif os.path.splitext(name)[1].lower() not in _BINARY:
             yield from _secrets(os.path.relpath(path), _text(path))
-
-
-def _missing(unit: Unit, code: str) -> Iterator[Finding]:
-    if code and not os.path.exists(code):
-        message = f"the code folder {os.path.relpath(code)} does not exist; mend the path, relative to this file"
-        yield found(MISSING, unit.document.place(unit.keys["code"][1]), message)
-    if "additional_includes" not in unit.keys:
-        return
-    node = unit.keys["additional_includes"][1]
-    for item in node.value if isinstance(node, yaml.SequenceNode) else []:
-        if not isinstance(item, yaml.ScalarNode) or load.is_remote(item.value):
-            continue
-        path = load.local_path(item.value, unit.document.path)
-        if not os.path.exists(path):
-            message = f"the additional include {os.path.relpath(path)} does not exist; mend the path"
-            yield found(MISSING, unit.document.place(item), message)
 
 
 def _too_wide(code: str, here: str) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgeml.check import document
 from edgeml.check.document import Document
@@ -14,6 +15,8 @@ from edgeml.policy import Policy
 if TYPE_CHECKING:
     from edgeml.check.listing import Listing
     from edgeml.check.python import Module
+
+T = TypeVar("T")
 
 
 class Context:
@@ -25,6 +28,7 @@ class Context:
         self._documents: dict[str, tuple[Document, list[Finding]]] = {}
         self._modules: dict[str, Module] = {}
         self._listings: dict[tuple[str, tuple[str, ...]], Listing] = {}
+        self._remembered: dict[Any, Any] = {}
 
     def read(self, path: str) -> tuple[Document, list[Finding]]:
         """A YAML file's document, with its path relative to the working directory, and what is wrong with its YAML."""
@@ -63,6 +67,13 @@ class Context:
         if (code, includes) not in self._listings:
             self._listings[code, includes] = listing.of(code, includes)
         return self._listings[code, includes]
+
+    def remembered(self, key: Any, make: Callable[[], T]) -> T:
+        """What `make` gave the first time it was asked for with this key."""
+        if key not in self._remembered:
+            self._remembered[key] = make()
+        made: T = self._remembered[key]
+        return made
 
     @cached_property
     def policy(self) -> Policy:

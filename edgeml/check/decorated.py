@@ -200,7 +200,10 @@ def _signature(node: Function, names: dict[str, str]) -> Interface:
     options, complete = [_HELP, _TYPER_OWN], True
     plain = declared.args
     defaults: list[ast.expr | None] = [None] * (len(plain) - len(declared.defaults)) + list(declared.defaults)
-    for parameter, default in [*zip(plain, defaults, strict=True), *zip(declared.kwonlyargs, declared.kw_defaults)]:
+    for parameter, default in [
+        *zip(plain, defaults, strict=True),
+        *zip(declared.kwonlyargs, declared.kw_defaults, strict=True),
+    ]:
         made = _parameter(parameter, default, names)
         if made is None:
             complete = False

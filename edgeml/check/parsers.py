@@ -26,13 +26,27 @@ _SEEDS = frozenset(
     {"ArgumentParser", "add_argument", "add_parser", "add_subparsers", "add_argument_group", "argv", *_PARSES}
 )
 _HARMLESS = frozenset(
-    "set_defaults print_help print_usage format_help format_usage error exit get_default register append remove "
-    "convert_arg_line_to_args".split()
+    [
+        "set_defaults",
+        "print_help",
+        "print_usage",
+        "format_help",
+        "format_usage",
+        "error",
+        "exit",
+        "get_default",
+        "register",
+        "append",
+        "remove",
+        "convert_arg_line_to_args",
+    ]
 )
-_LOOKS_ONLY = frozenset("isinstance print vars len id type repr str argcomplete.autocomplete".split())
-_SAME = frozenset("list tuple sorted set frozenset iter reversed".split())
-_TEXT_METHODS = frozenset("replace lower upper strip lstrip rstrip title removeprefix removesuffix".split())
-_ZERO = frozenset("store_const store_true store_false append_const count help version".split())
+_LOOKS_ONLY = frozenset(["isinstance", "print", "vars", "len", "id", "type", "repr", "str", "argcomplete.autocomplete"])
+_SAME = frozenset(["list", "tuple", "sorted", "set", "frozenset", "iter", "reversed"])
+_TEXT_METHODS = frozenset(
+    ["replace", "lower", "upper", "strip", "lstrip", "rstrip", "title", "removeprefix", "removesuffix"]
+)
+_ZERO = frozenset(["store_const", "store_true", "store_false", "append_const", "count", "help", "version"])
 _NARGS = {"OPTIONAL": "?", "ZERO_OR_MORE": "*", "ONE_OR_MORE": "+", "REMAINDER": "...", "PARSER": "A..."}
 
 
@@ -143,7 +157,7 @@ class _Frame:
         self.early = 0
 
 
-class _TooMuch(Exception):
+class _TooMuchError(Exception):
     pass
 
 
@@ -155,7 +169,7 @@ def read(entry: str, files: Files, roots: tuple[str, ...], function: str = "") -
         called = scope.names.get(function) if scope is not None and function else None
         if called is not None:
             program.call_value(called, [], {})
-    except _TooMuch:
+    except _TooMuchError:
         return Interface()
     parsers = {id(parser): parser for parser, _ in program.parsed}
     if len(parsers) != 1:
@@ -205,9 +219,7 @@ class _Program:
             self.relevant = set(_SEEDS)
             grown = True
             while grown:
-                more = {
-                    name for name, used in self.uses.items() if name not in self.relevant and used & self.relevant
-                }
+                more = {name for name, used in self.uses.items() if name not in self.relevant and used & self.relevant}
                 self.relevant |= more
                 grown = bool(more)
         return name in self.relevant
@@ -384,7 +396,7 @@ class _Program:
     def tick(self) -> None:
         self.steps += 1
         if self.steps > _STEPS:
-            raise _TooMuch
+            raise _TooMuchError
 
     def value(self, node: ast.expr, scope: _Scope) -> Any:
         self.tick()
@@ -475,9 +487,8 @@ class _Program:
         if isinstance(node.op, ast.Add):
             if isinstance(left, _Items) and isinstance(right, _Items):
                 return _Items((left.items + right.items)[: 2 * _LOOPS])
-            if isinstance(left, _Literal) and isinstance(right, _Literal):
-                if isinstance(left.value, str) and isinstance(right.value, str):
-                    return _Literal((left.value + right.value)[: 4 * _TEXT])
+            if _is_text(left) and _is_text(right):
+                return _Literal((left.value + right.value)[: 4 * _TEXT])
         if isinstance(node.op, ast.BitOr) and isinstance(left, _Table) and isinstance(right, _Table):
             return _Table(left.pairs + right.pairs)
         return UNKNOWN
@@ -845,7 +856,7 @@ class _Program:
     def argument(self, owner: _Parser, args: list[Any], named: dict[str, Any], *, known: bool) -> None:
         target = owner.group_of or owner
         flags = [arg.value for arg in args if isinstance(arg, _Literal) and isinstance(arg.value, str)]
-        if len(flags) != len(args) or not known and not args:
+        if len(flags) != len(args) or (not known and not args):
             target.complete = False
             return
         sure = not self.unsure and owner.group_of is None
@@ -899,6 +910,10 @@ def _arity(named: dict[str, Any]) -> tuple[int, int]:
     if form in ("...", "A..."):
         return 0, -1
     return {"?": (0, 1), "*": (0, MANY), "+": (1, MANY)}.get(form, (0, MANY))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, _Literal) and isinstance(value.value, str)
 
 
 def _text(value: Any) -> str:

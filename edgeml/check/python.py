@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 import os
+import symtable
 import warnings
-from collections.abc import Iterator
 from typing import NamedTuple
 
 MAX_BYTES = 1 << 20
@@ -39,8 +39,6 @@ def read(path: str) -> Module:
     return Module(path, content.decode("utf-8", "replace"), tree)
 
 
-
-
 def imported(tree: ast.Module) -> dict[str, str]:
     """What the names bound by imports anywhere in a file stand for: `s` is `mlflow.sklearn`."""
     names: dict[str, str] = {}
@@ -65,3 +63,86 @@ def dotted(node: ast.expr, names: dict[str, str]) -> str:
         return ""
     parts.append(names.get(node.id, node.id))
     return ".".join(reversed(parts))
+
+
+def shared_arguments(module: Module) -> list[tuple[ast.Name, str]]:
+    """Where functions read a global that only the main part sets to parsed arguments: the first place of each name."""
+    if module.tree is None or "__main__" not in module.text:
+        return []
+    main = [node for node in module.tree.body if _is_main(node)]
+    names = {name for node in main for name in _parsed(node)}
+    for node in module.tree.body:
+        if node not in main and names:
+            names -= {inner.id for inner in _bound(node)}
+    if not names:
+        return []
+    try:
+        table = symtable.symtable(module.text, module.path, "exec")
+    except (SyntaxError, ValueError, RecursionError):
+        return []
+    found: list[tuple[ast.Name, str]] = []
+    for name in sorted(names):
+        lines = _readers(table, name)
+        reads = [
+            node
+            for function in ast.walk(module.tree)
+            if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)) and function.lineno in lines
+            for node in ast.walk(function)
+            if isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)
+        ]
+        if reads:
+            found.append((min(reads, key=lambda node: (node.lineno, node.col_offset)), name))
+    return found
+
+
+def _is_main(node: ast.stmt) -> bool:
+    """Whether a statement is `if __name__ == "__main__":`."""
+    test = node.test if isinstance(node, ast.If) else None
+    if not isinstance(test, ast.Compare) or len(test.comparators) != 1:
+        return False
+    sides = (test.left, test.comparators[0])
+    name = any(isinstance(side, ast.Name) and side.id == "__name__" for side in sides)
+    return name and any(isinstance(side, ast.Constant) and side.value == "__main__" for side in sides)
+
+
+def _parsed(node: ast.stmt) -> set[str]:
+    """Names that a statement sets to what a parser of arguments gives."""
+    made: set[str] = set()
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Assign) and isinstance(inner.value, ast.Call):
+            function = inner.value.func
+            called = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+            if "parse" in called or "args" in called.lower():
+                made |= {target.id for target in _bound(inner)}
+    return made
+
+
+def _bound(node: ast.AST) -> list[ast.Name]:
+    """Names that are set outside functions, or declared global within one."""
+    found: list[ast.Name] = []
+    waiting = [node]
+    while waiting:
+        here = waiting.pop()
+        if isinstance(here, ast.Name) and isinstance(here.ctx, ast.Store):
+            found.append(here)
+        elif isinstance(here, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            for inner in ast.walk(here):
+                if isinstance(inner, ast.Global):
+                    found += [ast.Name(name, ast.Store()) for name in inner.names]
+            continue
+        waiting += ast.iter_child_nodes(here)
+    return found
+
+
+def _readers(table: symtable.SymbolTable, name: str) -> set[int]:
+    """Lines of the functions that read a global of this name."""
+    lines: set[int] = set()
+    waiting = list(table.get_children())
+    while waiting:
+        here = waiting.pop()
+        waiting += here.get_children()
+        if here.get_type() == "function" and name in here.get_identifiers():
+            symbol = here.lookup(name)
+            if symbol.is_global() and symbol.is_referenced():
+                lines.add(here.get_lineno())
+    return lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 
-from edgeml.check import document, format, kinds, silence
+from edgeml.check import code, command, document, format, kinds, silence, tracking
 from edgeml.check.context import Context
 from edgeml.check.document import Document, entries, scalar
 from edgeml.check.finding import ERROR, Finding, Place, Rule, found
@@ -22,7 +22,15 @@ CANNOT_RUN = Rule(
     "  a: {command: 'cat ${{inputs.x}}', inputs: {x: '${{parent.jobs.b.outputs.y}}'}}\n"
     "  b: {command: 'echo 1 > ${{outputs.y}}', outputs: {y: {type: uri_file}}}\n",
 )
-RULES: tuple[Rule, ...] = (*document.RULES, *format.RULES, CANNOT_RUN, *silence.RULES)
+RULES: tuple[Rule, ...] = (
+    *document.RULES,
+    *format.RULES,
+    CANNOT_RUN,
+    *command.RULES,
+    *code.RULES,
+    *tracking.RULES,
+    *silence.RULES,
+)
 
 _SUFFIXES = (".yml", ".yaml")
 _FOLDERS = ("pipelines", "components", "environments")
@@ -42,10 +50,10 @@ def check(paths: list[str], ready: Iterable[str] = ()) -> list[Finding]:
         raise EdgemlError("there is no YAML file to check; name one, or a folder that has some")
     findings = {finding for file in files for finding in check_file(file, context)}
     # What one file shows of another, a pipeline of its component, is silenced where it stands.
-    by_file: dict[str, list[Finding]] = {file: [] for file in files}
+    by_file: dict[str, list[Finding]] = {file: [] for file in (*files, *context.parsed)}
     for finding in findings:
         by_file.setdefault(finding.path, []).append(finding)
-    kept = [left for file, here in by_file.items() for left in silence.apply(context.read(file)[0], here)]
+    kept = [left for file, here in by_file.items() for left in silence.apply(file, context.lines(file), here)]
     return sorted(kept, key=lambda finding: (finding.path, finding.line, finding.column, finding.rule))
 
 
@@ -105,11 +113,15 @@ def _resolved(read: Document, context: Context) -> Iterator[Finding]:
 
 Rules = Callable[[Document, Context], Iterator[Finding]]
 # The rules beyond format, by the kind of document; each is asked only of a document whose format is right.
-_JOBS: tuple[Rules, ...] = (_resolved,)
+_COMMANDS: tuple[Rules, ...] = (command.check, code.check, tracking.check)
+_JOBS: tuple[Rules, ...] = (_resolved, *_COMMANDS)
 _BY_KIND: dict[str, tuple[Rules, ...]] = {
     kinds.PIPELINE_JOB.name: _JOBS,
     kinds.SWEEP_JOB.name: _JOBS,
     kinds.COMMAND_JOB.name: _JOBS,
+    kinds.PIPELINE_COMPONENT.name: _COMMANDS,
+    kinds.COMMAND_COMPONENT.name: _COMMANDS,
+    kinds.PARALLEL_COMPONENT.name: _COMMANDS,
 }
 
 

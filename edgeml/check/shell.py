@@ -17,7 +17,29 @@ _PLACEHOLDER = re.compile(r"\$\{\{[^{}]*\}\}")
 _VARIABLE = re.compile(r"\$(\{[^}]*\}|\w+|[?@*#!$-])")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*\+?=")
 _PYTHON = re.compile(r"(.*/)?python(\d(\.\d+)?)?$")
-_KEYWORDS = frozenset("if then elif else fi for while until do done case esac function select [[ ! { } eval".split())
+_KEYWORDS = frozenset(
+    [
+        "if",
+        "then",
+        "elif",
+        "else",
+        "fi",
+        "for",
+        "while",
+        "until",
+        "do",
+        "done",
+        "case",
+        "esac",
+        "function",
+        "select",
+        "[[",
+        "!",
+        "{",
+        "}",
+        "eval",
+    ]
+)
 
 
 class Word(NamedTuple):
@@ -244,12 +266,46 @@ def split(command: str) -> list[list[Word]]:
     return commands
 
 
-_HARMLESS = frozenset("echo printf ls pwd env export set sleep nvidia-smi pip pip3 which true date id whoami".split())
-_BEFORE = frozenset("time nohup exec command env".split())
-_THROUGH = frozenset("mpirun mpiexec horovodrun xvfb-run uv poetry pipenv conda micromamba srun numactl nice".split())
-_LAUNCHERS = frozenset("torchrun accelerate deepspeed".split())
+_HARMLESS = frozenset(
+    [
+        "echo",
+        "printf",
+        "ls",
+        "pwd",
+        "env",
+        "export",
+        "set",
+        "sleep",
+        "nvidia-smi",
+        "pip",
+        "pip3",
+        "which",
+        "true",
+        "date",
+        "id",
+        "whoami",
+    ]
+)
+_BEFORE = frozenset(["time", "nohup", "exec", "command", "env"])
+_THROUGH = frozenset(
+    [
+        "mpirun",
+        "mpiexec",
+        "horovodrun",
+        "xvfb-run",
+        "uv",
+        "poetry",
+        "pipenv",
+        "conda",
+        "micromamba",
+        "srun",
+        "numactl",
+        "nice",
+    ]
+)
+_LAUNCHERS = frozenset(["torchrun", "accelerate", "deepspeed"])
 _MODULES = frozenset(
-    "torch.distributed.launch torch.distributed.run accelerate.commands.launch deepspeed.launcher.runner".split()
+    ["torch.distributed.launch", "torch.distributed.run", "accelerate.commands.launch", "deepspeed.launcher.runner"]
 )
 _WITH_VALUE = frozenset(("-W", "-X"))
 

@@ -98,7 +98,9 @@ def _units(document: Document, node: yaml.Node | None, name: str, *, declared: b
         elif "command" in trial:
             varied = frozenset(entries(present["search_space"][1])) if "search_space" in present else frozenset()
             outputs = trial if "outputs" in trial else present
-            yield from _command(document, node, name, trial, _ports(present, "inputs"), _ports(outputs, "outputs"), varied)
+            yield from _command(
+                document, node, name, trial, _ports(present, "inputs"), _ports(outputs, "outputs"), varied
+            )
     elif isinstance(present["component"][1] if "component" in present else None, yaml.MappingNode):
         yield from _units(document, present["component"][1], name, declared=True, seen=seen + 1)
     elif "task" in present:
