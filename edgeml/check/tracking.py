@@ -26,7 +26,7 @@ def _example(name: str, script: str) -> str:
 
 
 AUTOLOG = Rule(
-    "autologging",
+    "mlflow-autolog",
     ERROR,
     "No script turns MLflow's autologging on",
     "It logs what the library's authors chose: with some models input examples, that is rows, with others data set "
