@@ -15,6 +15,7 @@ from edgeml.check.units import Unit, units
 
 MAX_CODE_BYTES = 1 << 20
 _MAX_TEXT = 1 << 20
+_MAX_SCANNED = 16 << 20  # bytes in all; a folder of more is too large anyway, and said to be
 _MAX_NOTEBOOK = 8 << 20
 _BULK = 10  # images that are no longer a logo and a drawing
 
@@ -146,11 +147,13 @@ def _unit(unit: Unit, context: Context) -> Iterator[Finding]:
     if context.is_governed:
         yield from _data(listing, place)
         yield from _notebooks(listing, place)
+    left = _MAX_SCANNED
     for name, path in listing.files.items():
         if _is_dotenv(name):
             message = f"the settings file {name} is uploaded with the code; name it in .amlignore, or move it out"
             yield found(SECRET, place, message)
-        elif os.path.splitext(name)[1].lower() not in _BINARY:
+        elif left > 0 and os.path.splitext(name)[1].lower() not in _BINARY:
+            left -= _size(path)
             yield from _secrets(os.path.relpath(path), _text(path))
 
 

@@ -11,7 +11,7 @@ from edgeml.check.context import Context
 from edgeml.check.document import Document
 from edgeml.check.finding import ERROR, WARNING, Finding, Place, Rule, found
 from edgeml.check.listing import Listing
-from edgeml.check.python import Module, shared_arguments
+from edgeml.check.python import shared_arguments
 from edgeml.check.shell import Invocation, Word, invocations, split
 from edgeml.check.units import Port, Unit, units, used
 from edgeml.pipeline.expressions import Binding
@@ -194,8 +194,9 @@ def _script(unit: Unit, invocation: Invocation, listing: Listing, context: Conte
     if not entry.endswith(".py"):
         return
     module = context.python(listing.files[entry])
-    if module.tree is None:
-        yield _unreadable(module)
+    if module.problem is not None:
+        place = Place(module.path, module.problem.line, module.problem.column)
+        yield found(UNREADABLE, place, f"this file cannot be read as Python: {module.problem.message}; mend it")
         return
     for node, text in shared_arguments(module):
         message = f"this function reads '{text}', which only the main part of the script sets; pass it as a parameter"
@@ -219,11 +220,6 @@ def _script(unit: Unit, invocation: Invocation, listing: Listing, context: Conte
             seen.add((problem_.kind, problem_.message))
             where = unit.place(word.start, word.end) if unit.text else unit.document.place(unit.command)
             yield found(_BY_KIND[problem_.kind], where, f"{entry}: {problem_.message}")
-
-
-def _unreadable(module: Module) -> Finding:
-    place = Place(module.path, module.line, module.column)
-    return found(UNREADABLE, place, f"this file cannot be read as Python: {module.problem}; mend it")
 
 
 def _file(name: str, folder: str, listing: Listing) -> tuple[str, str]:

@@ -52,7 +52,7 @@ class Context:
 
         path = os.path.relpath(path)
         if path not in self._modules:
-            self._modules[path] = python.read(path)
+            self._modules[path] = python.Module(path)
         return self._modules[path]
 
     @property

@@ -6,37 +6,61 @@ import ast
 import os
 import symtable
 import warnings
+from functools import cached_property
 from typing import NamedTuple
 
 MAX_BYTES = 1 << 20
 
 
-class Module(NamedTuple):
-    """A file's tree, None where it cannot be read; `problem` then says why, at `line` and `column` (from 1)."""
+class Problem(NamedTuple):
+    """Why a file cannot be read as Python, and where (line and column from 1)."""
 
-    path: str
-    text: str
-    tree: ast.Module | None
-    problem: str = ""
+    message: str
     line: int = 1
     column: int = 1
 
 
-def read(path: str) -> Module:
-    """The tree of a Python file; what cannot be parsed is told by `problem`, never raised."""
-    try:
-        if os.path.getsize(path) > MAX_BYTES:
-            return Module(path, "", None, f"it has more than {MAX_BYTES >> 20} MiB")
-        with open(path, "rb") as stream:
-            content = stream.read()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # those of the author's code, such as odd escapes
-            tree = ast.parse(content)
-    except SyntaxError as error:
-        return Module(path, "", None, error.msg or "invalid syntax", error.lineno or 1, max(error.offset or 1, 1))
-    except (OSError, ValueError, RecursionError, MemoryError) as error:
-        return Module(path, "", None, " ".join(str(error).split()) or type(error).__name__)
-    return Module(path, content.decode("utf-8", "replace"), tree)
+class Module:
+    """A Python file: its text at once, its tree when it is asked for."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._content = b""
+        self._problem: Problem | None = None
+        try:
+            if os.path.getsize(path) > MAX_BYTES:
+                self._problem = Problem(f"it has more than {MAX_BYTES >> 20} MiB")
+                return
+            with open(path, "rb") as stream:
+                self._content = stream.read()
+        except OSError as error:
+            self._problem = Problem(error.strerror or "it cannot be read")
+
+    @cached_property
+    def text(self) -> str:
+        return self._content.decode("utf-8", "replace")
+
+    @property
+    def tree(self) -> ast.Module | None:
+        """The syntax tree, None where there is a problem."""
+        return self._parsed[0]
+
+    @property
+    def problem(self) -> Problem | None:
+        return self._parsed[1]
+
+    @cached_property
+    def _parsed(self) -> tuple[ast.Module | None, Problem | None]:
+        if self._problem is not None:
+            return None, self._problem
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # those of the author's code, such as odd escapes
+                return ast.parse(self._content), None
+        except SyntaxError as error:
+            return None, Problem(error.msg or "invalid syntax", error.lineno or 1, max(error.offset or 1, 1))
+        except (ValueError, RecursionError, MemoryError) as error:
+            return None, Problem(" ".join(str(error).split()) or "it nests too deep")
 
 
 def imported(tree: ast.Module) -> dict[str, str]:
@@ -67,7 +91,7 @@ def dotted(node: ast.expr, names: dict[str, str]) -> str:
 
 def shared_arguments(module: Module) -> list[tuple[ast.Name, str]]:
     """Where functions read a global that only the main part sets to parsed arguments: the first place of each name."""
-    if module.tree is None or "__main__" not in module.text:
+    if "__main__" not in module.text or module.tree is None:
         return []
     main = [node for node in module.tree.body if _is_main(node)]
     names = {name for node in main for name in _parsed(node)}

@@ -78,10 +78,8 @@ def read(entry: str, files: Files, roots: tuple[str, ...], function: str = "") -
     from edgeml.check import decorated, parsers
 
     module = files.parse(files.paths[entry])
-    if module.tree is None:
-        return Interface()
     try:
-        if "click" in module.text or "typer" in module.text:
+        if module.tree is not None and ("click" in module.text or "typer" in module.text):
             found = decorated.read(module.tree)
             if found is not None:
                 return found

@@ -70,7 +70,7 @@ def check(document: Document, context: Context) -> Iterator[Finding]:
 
 
 def _module(module: Module) -> Iterator[Finding]:
-    if module.tree is None or "mlflow" not in module.text.lower():
+    if "mlflow" not in module.text.lower() or module.tree is None:
         return
     names = imported(module.tree)
     clients = _clients(module.tree, names)

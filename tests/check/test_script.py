@@ -22,7 +22,7 @@ def read(tmp_path: Path, files: dict[str, str], entry: str = "s.py", function: s
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     paths = {name: str(tmp_path / name) for name in files}
-    return script.read(entry, Files(paths, python.read), ("",), function)
+    return script.read(entry, Files(paths, python.Module), ("",), function)
 
 
 def told(interface: Interface) -> str:
@@ -126,7 +126,8 @@ BODIES = {
     "in a try": ('try:\n    parser.add_argument("--a", required=True)\nexcept ValueError:\n    pass', "--a!"),
     "required computed": ('parser.add_argument("--a", required="X" not in sys.path)', "--a"),
     "helper": (
-        'def common(where, kind=int):\n    where.add_argument("--a", type=kind)\n    return where\nparser = common(parser)',
+        'def common(where, kind=int):\n    where.add_argument("--a", type=kind)\n    return where\n'
+        "parser = common(parser)",
         "--a:int",
     ),
     "helper for flags": ('def flag(name):\n    return "--" + name\nparser.add_argument(flag("a"))', "--a"),
@@ -154,7 +155,8 @@ def test_options_of_argparse(name: str, tmp_path: Path) -> None:
 PROGRAMS = {
     "in a function": (
         "from argparse import ArgumentParser as AP\n"
-        "def options(argv=None):\n    p = AP()\n    p.add_argument('--a', required=True)\n    return p.parse_args(argv)\n"
+        "def options(argv=None):\n    p = AP()\n    p.add_argument('--a', required=True)\n"
+        "    return p.parse_args(argv)\n"
         "def main():\n    print(options())\nif __name__ == '__main__':\n    main()\n",
         "--a!",
     ),
@@ -171,7 +173,8 @@ PROGRAMS = {
         "--a!",
     ),
     "a static method": (
-        "import argparse\nclass M:\n    @staticmethod\n    def add(p):\n        p.add_argument('--m')\n        return p\n"
+        "import argparse\nclass M:\n    @staticmethod\n    def add(p):\n        p.add_argument('--m')\n"
+        "        return p\n"
         "p = argparse.ArgumentParser()\nM.add(p)\np.parse_args()\n",
         "--m",
     ),
@@ -219,7 +222,8 @@ PROGRAMS = {
         "--a",
     ),
     "a class of its own": (
-        "import argparse\nclass P(argparse.ArgumentParser):\n    pass\np = P()\np.add_argument('--a')\np.parse_args()\n",
+        "import argparse\nclass P(argparse.ArgumentParser):\n    pass\np = P()\np.add_argument('--a')\n"
+        "p.parse_args()\n",
         "--a ?",
     ),
     "either of two parsers": (
@@ -228,7 +232,8 @@ PROGRAMS = {
         "?",
     ),
     "after an early return": (
-        "import argparse, sys\ndef add(p):\n    if sys.platform:\n        return\n    p.add_argument('--a', required=True)\n"
+        "import argparse, sys\ndef add(p):\n    if sys.platform:\n        return\n"
+        "    p.add_argument('--a', required=True)\n"
         "p = argparse.ArgumentParser()\nadd(p)\np.parse_args()\n",
         "--a",
     ),
@@ -254,18 +259,20 @@ def test_programs_of_argparse(name: str, tmp_path: Path) -> None:
     assert interface.prefixes is (interface.options != () and not expected.endswith("="))
 
 
+ADD = "def add(p):\n    p.add_argument('--a', type=int)\n"
+
+
 @pytest.mark.parametrize(
     "files",
     [
-        {"s.py": "from common import add\n", "common.py": "def add(p):\n    p.add_argument('--a', type=int)\n"},
-        {"s.py": "import common as c\nadd = c.add\n", "common.py": "def add(p):\n    p.add_argument('--a', type=int)\n"},
-        {"s.py": "from lib import add\n", "lib/__init__.py": "from .common import add\n", "lib/common.py": "KIND = int\n"
-         "def add(p):\n    p.add_argument('--a', type=KIND)\n"},
-        {"s.py": "import lib.common\nadd = lib.common.add\n", "lib/common.py": "def add(p):\n"
-         "    p.add_argument('--a', type=int)\n"},
-        {"s.py": "from common import *\n", "common.py": "def add(p):\n    p.add_argument('--a', type=int)\n"},
+        {"s.py": "from common import add\n", "common.py": ADD},
+        {"s.py": "import common as c\nadd = c.add\n", "common.py": ADD},
+        {"s.py": "from common import *\n", "common.py": ADD},
+        {"s.py": "import lib.common\nadd = lib.common.add\n", "lib/common.py": ADD},
+        {"s.py": "from lib import add\n", "lib/__init__.py": "from .common import add\n", "lib/common.py": ADD},
+        {"s.py": "from common import KIND, add\n", "common.py": f"KIND = int\n{ADD}".replace("=int", "=KIND")},
     ],
-)  # fmt: skip
+)
 def test_helpers_in_other_files_are_followed(files: dict[str, str], tmp_path: Path) -> None:
     use = "import argparse\np = argparse.ArgumentParser()\nadd(p)\np.parse_args()\n"
     interface = read(tmp_path, files | {"s.py": files["s.py"] + use})
@@ -365,7 +372,9 @@ def test_argparse_itself_says_the_same(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "probe.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
     for number, line in enumerate(done.stdout.splitlines()):
         actual = json.loads(line)
-        found = script.read(f"{number}.py", Files({f"{number}.py": str(tmp_path / f"{number}.py")}, python.read), ("",))
+        found = script.read(
+            f"{number}.py", Files({f"{number}.py": str(tmp_path / f"{number}.py")}, python.Module), ("",)
+        )
         options = {"|".join(option.flags) or option.name: option for option in found.options}
         assert options.keys() >= actual.keys(), whole[number]  # it has those of branches not taken, too
         for flags, (required, nargs) in actual.items():
@@ -405,8 +414,8 @@ def test_a_hostile_script_ends_the_reading_and_no_more(text: str, tmp_path: Path
 
 def test_a_large_script_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "s.py").write_text("x = 1\n" * 200_000)
-    module = python.read(str(tmp_path / "s.py"))
-    assert module.tree is None and "MiB" in module.problem
+    module = python.Module(str(tmp_path / "s.py"))
+    assert module.tree is None and module.problem is not None and "MiB" in module.problem.message
 
 
 def test_nothing_is_imported_or_run(tmp_path: Path) -> None:
