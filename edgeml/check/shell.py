@@ -224,8 +224,8 @@ class _Lexer:
             if placeholder:
                 self.add_placeholder(placeholder[0], quoted=True)
                 self.at = placeholder.end()
-            elif text[self.at] == "\\":
-                self.add(text[self.at + 1 : self.at + 2])
+            elif text[self.at] == "\\" and text[self.at + 1 : self.at + 2] in '$`"\\\n':
+                self.add(text[self.at + 1 : self.at + 2].strip("\n"))
                 self.at += 2
             elif text[self.at] == "`" or text.startswith("$(", self.at):
                 self.substitution(quoted=True)
