@@ -5,27 +5,31 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 
-from edgeml.check import code, command, document, format, kinds, silence, tracking
-from edgeml.check.context import Context
-from edgeml.check.document import Document, entries, scalar
-from edgeml.check.finding import ERROR, Finding, Place, Rule, found
-from edgeml.errors import EdgemlError
-from edgeml.pipeline import PipelineError, resolve
-
-CANNOT_RUN = Rule(
-    "cannot-run",
-    ERROR,
-    "A pipeline resolves: every binding, component, path and value",
-    "What `edgeml run` refuses before its first step, with the same words; Azure ML finds most of it after submission.",
-    "type: pipeline\njobs:\n  a: {command: 'cat ${{inputs.x}}', inputs: {x: '${{parent.jobs.b.outputs.y}}'}}\n",
-    "type: pipeline\njobs:\n"
-    "  a: {command: 'cat ${{inputs.x}}', inputs: {x: '${{parent.jobs.b.outputs.y}}'}}\n"
-    "  b: {command: 'echo 1 > ${{outputs.y}}', outputs: {y: {type: uri_file}}}\n",
+from edgeml.check import (
+    bindings,
+    code,
+    command,
+    document,
+    format,
+    kinds,
+    ports,
+    schemas,
+    silence,
+    sweeps,
+    tracking,
 )
+from edgeml.check.context import Context
+from edgeml.check.document import Document
+from edgeml.check.finding import Finding, Rule
+from edgeml.errors import EdgemlError
+
 RULES: tuple[Rule, ...] = (
     *document.RULES,
     *format.RULES,
-    CANNOT_RUN,
+    *schemas.RULES,
+    *ports.RULES,
+    *bindings.RULES,
+    *sweeps.RULES,
     *command.RULES,
     *code.RULES,
     *tracking.RULES,
@@ -59,69 +63,30 @@ def check(paths: list[str], ready: Iterable[str] = ()) -> list[Finding]:
 
 def check_file(path: str, context: Context) -> Iterator[Finding]:
     """The findings of one file; of a file that is nothing of Azure ML's only those about its YAML."""
-    read, findings = context.read(path)
-    yield from findings
-    kind = kind_of(read)
-    if kind is None:
-        return
-    unfit = list(format.check(read, kind))
+    read, _ = context.read(path)
+    unfit = context.unfit(path)
     yield from unfit
-    if findings or unfit:
+    kind = kinds.kind_of(read)
+    yield from schemas.check(read, kind)
+    if kind is None or unfit:
         return
     for rules in _BY_KIND.get(kind.name, ()):
         yield from rules(read, context)
 
 
-def kind_of(read: Document) -> kinds.Fields | None:
-    """The kind that a document says it is, by `$schema`, else by `type` and what only that kind has."""
-    present = entries(read.root)
-    schema = (scalar(present["$schema"][1]) if "$schema" in present else None) or ""
-    for name, kind in _BY_SCHEMA.items():
-        if schema.endswith(f"/{name}.schema.json"):
-            return kind
-    type_ = (scalar(present["type"][1]) if "type" in present else None) or ""
-    if "jobs" in present or type_ == "pipeline":
-        return kinds.PIPELINE_JOB
-    if type_ == "sweep":
-        return kinds.SWEEP_JOB
-    if type_ == "parallel" and "task" in present:
-        return kinds.PARALLEL_COMPONENT
-    if "command" in present:
-        return kinds.COMMAND_COMPONENT if "name" in present else kinds.COMMAND_JOB
-    return None
-
-
-_BY_SCHEMA = {
-    "pipelineJob": kinds.PIPELINE_JOB,
-    "pipelineComponent": kinds.PIPELINE_COMPONENT,
-    "commandComponent": kinds.COMMAND_COMPONENT,
-    "parallelComponent": kinds.PARALLEL_COMPONENT,
-    "commandJob": kinds.COMMAND_JOB,
-    "sweepJob": kinds.SWEEP_JOB,
-    "environment": kinds.ENVIRONMENT,
-    "data": kinds.DATA,
-}
-
-
-def _resolved(read: Document, context: Context) -> Iterator[Finding]:
-    try:
-        resolve(read.path, here=False)
-    except PipelineError as error:
-        place = Place(os.path.relpath(error.file or read.path), error.line or 1, 1)
-        yield found(CANNOT_RUN, place, error.message)
-
-
 Rules = Callable[[Document, Context], Iterator[Finding]]
 # The rules beyond format, by the kind of document; each is asked only of a document whose format is right.
 _COMMANDS: tuple[Rules, ...] = (command.check, code.check, tracking.check)
-_JOBS: tuple[Rules, ...] = (_resolved, *_COMMANDS)
+_JOBS: tuple[Rules, ...] = (bindings.check, sweeps.check, ports.check_paths, *_COMMANDS)
 _BY_KIND: dict[str, tuple[Rules, ...]] = {
     kinds.PIPELINE_JOB.name: _JOBS,
+    kinds.PIPELINE_COMPONENT.name: _JOBS,
     kinds.SWEEP_JOB.name: _JOBS,
     kinds.COMMAND_JOB.name: _JOBS,
-    kinds.PIPELINE_COMPONENT.name: _COMMANDS,
-    kinds.COMMAND_COMPONENT.name: _COMMANDS,
-    kinds.PARALLEL_COMPONENT.name: _COMMANDS,
+    kinds.COMMAND_COMPONENT.name: (ports.check, ports.check_paths, *_COMMANDS),
+    kinds.PARALLEL_COMPONENT.name: (ports.check, ports.check_paths, *_COMMANDS),
+    kinds.ENVIRONMENT.name: (ports.check_paths,),
+    kinds.DATA.name: (ports.check_paths,),
 }
 
 

@@ -39,6 +39,10 @@ class Components:
             self.documents[path] = read(path)
         return self.documents[path]
 
+    def look(self, path: str) -> Mapping:
+        """A document that may turn out to be none of the pipeline's."""
+        return read(path)
+
     def of(self, name: str, node: Mapping) -> Found:
         """What the node of this name runs. Raises PipelineError where that cannot run here."""
         kind = load.text(node, "type", _COMMAND).lower()

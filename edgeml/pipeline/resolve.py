@@ -334,7 +334,7 @@ class Resolver:
                     values[key] = None
                 else:
                     message = f"input '{key}' of node '{name}' has no value, and its component requires one"
-                    raise at(given, key, message, "missing-input")
+                    raise at(given if "inputs" in node else node, key, message, "missing-input")
             except PipelineError as error:
                 self.refuse(error)
                 values[key] = Unset(("",))
@@ -452,7 +452,8 @@ class Resolver:
         if reference.startswith("azureml:") and reference not in self.sought:
             from edgeml.pipeline.assets import beside
 
-            self.sought[reference] = beside(reference, [os.path.dirname(file) for file in (self.file, mapping.file)])
+            folders = [os.path.dirname(file) for file in (self.file, mapping.file)]
+            self.sought[reference] = beside(reference, folders, self.components.look)
         asset = self.sought.get(reference)
         path = load.text(asset, "path") if asset is not None else ""
         if asset is None or (load.is_remote(path) and path not in self.maps):
