@@ -103,7 +103,7 @@ def _flag(
         if not flag.startswith("--"):
             near = interface.flag(flag[:2])
             if near is not None:  # -n5 or -vx
-                given.options[near] = given.options.get(near, False) or not word.optional
+                given.options[near] = given.options.get(near, False) or not _may_lack(word, ports)
                 return at, []
             if any(known.startswith(flag) for it in interface.options for known in it.flags):
                 return at, []
@@ -113,7 +113,7 @@ def _flag(
         near_names = get_close_matches(flag, known, n=1)
         hint = f"; did you mean {near_names[0]}?" if near_names else "; remove it or add it to the script's arguments"
         return run, [Problem(UNKNOWN, word, f"the script has no argument {flag}{hint}")]
-    given.options[option] = given.options.get(option, False) or not word.optional
+    given.options[option] = given.options.get(option, False) or not _may_lack(word, ports)
     if equals:
         if option.most == 0:
             return at, [Problem(VALUE, word, f"{flag} takes no value; write the flag alone, or not at all")]
@@ -233,9 +233,15 @@ def _is_flag(word: Word) -> bool:
     return len(head) > 1 and head.startswith("-") and word.text != "--" and not _NUMBER.match(word.text or "")
 
 
+def _may_lack(word: Word, ports: Ports) -> bool:
+    """Whether the word stands in a group that is left out where an input has no value."""
+    found = [ports(binding) for binding in word.group]
+    return any(port is None or port.may_lack for port in found)
+
+
 def _is_elastic(word: Word, ports: Ports) -> bool:
     """Whether the shell may make no word or several of it: a placeholder of text outside quotes, for one."""
-    if word.many or word.optional:
+    if word.many or _may_lack(word, ports):
         return True
     if not word.bare:
         return False

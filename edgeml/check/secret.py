@@ -21,7 +21,7 @@ _KINDS: tuple[tuple[str, tuple[str, ...], re.Pattern[str]], ...] = tuple(
         ("a token of Slack", ("xox",), r"\bxox[abprs]-[A-Za-z0-9-]{10,}"),
         ("a key of Google", ("AIza",), r"\bAIza[\w-]{35}"),
         ("a token of Hugging Face", ("hf_",), r"\bhf_[A-Za-z0-9]{34,}\b"),
-        ("a key of a model service", ("sk-",), r"\bsk-[A-Za-z0-9_-]{32,}"),
+        ("a key of a model service", ("sk-",), r"\bsk-(?=[\w-]*\d)[\w-]{32,}"),
         ("a token of Databricks", ("dapi",), r"\bdapi[0-9a-f]{32}\b"),
         ("a password in an address", ("://",), r"[a-z][a-z0-9+.-]+://[^\s:/@'\"{}$<>%]+:[^\s:/@'\"{}$<>%]{6,}@"),
         (
@@ -33,7 +33,9 @@ _KINDS: tuple[tuple[str, tuple[str, ...], re.Pattern[str]], ...] = tuple(
     )
 )
 # Words of placeholders, and the key of the storage emulators, which is the same everywhere and in their manuals.
-_NOT_REAL = re.compile(r"(?i)example|your|change|dummy|placeholder|xxxx|redacted|Eby8vdM02xNOcqFlqUwJPLlmEtl")
+_NOT_REAL = re.compile(
+    r"(?i)example|your|change|dummy|placeholder|xxxx|redacted|:pass(word)?@|Eby8vdM02xNOcqFlqUwJPLlmEtl"
+)
 
 
 def secrets(text: str) -> Iterator[tuple[int, int, str]]:

@@ -45,7 +45,8 @@ _KEYWORDS = frozenset(
 class Word(NamedTuple):
     """One word: its literal text and placeholders. `many` where the shell may make any number of words of it.
 
-    `bare`: a placeholder stands outside quotes. `optional`: it lies in `$[[ … ]]`. `dynamic`: the shell adds to it.
+    `bare`: a placeholder stands outside quotes. `dynamic`: the shell adds to it. `group`: the placeholders of the
+    `$[[ … ]]` that it lies in.
     """
 
     parts: tuple[str | Binding, ...]
@@ -54,7 +55,7 @@ class Word(NamedTuple):
     many: bool = False
     dynamic: bool = False
     bare: bool = False
-    optional: bool = False
+    group: tuple[Binding, ...] = ()
 
     @property
     def text(self) -> str | None:
@@ -98,7 +99,8 @@ class _Lexer:
         self.at = 0
         self.commands: list[list[Word]] | None = [[]]
         self.begin()
-        self.group = False
+        self.group: tuple[Binding, ...] = ()
+        self.grouped = False
         self.drop = False
 
     def begin(self) -> None:
@@ -138,11 +140,12 @@ class _Lexer:
                 self.at = placeholder.end()
             elif text.startswith("$[[", self.at):
                 self.end_word()
-                self.group = True
+                end = text.find("]]", self.at)
+                self.group, self.grouped = tuple(references(text[self.at : end if end > 0 else len(text)])), True
                 self.at += 3
-            elif self.group and text.startswith("]]", self.at):
+            elif self.grouped and text.startswith("]]", self.at):
                 self.end_word()
-                self.group = False
+                self.group, self.grouped = (), False
                 self.at += 2
             elif text.startswith("&>", self.at) or letter in "<>":
                 self.redirection()

@@ -18,11 +18,14 @@ _TAG = "tag:yaml.org,2002:"
 
 
 class Port(NamedTuple):
-    """An input or output: its type (empty where only the pipeline knows it) and the texts known to arrive."""
+    """An input or output: its type (empty where only the pipeline knows it) and the texts known to arrive.
+
+    `may_lack`: it is optional and has no default, so it may have no value.
+    """
 
     key: yaml.Node
     type: str = ""
-    optional: bool = False
+    may_lack: bool = False
     values: tuple[str, ...] = ()
 
 
@@ -150,13 +153,13 @@ def _port(key: yaml.Node, node: yaml.Node, *, declared: bool) -> Port:
     if isinstance(node, yaml.ScalarNode):
         written = scalar(node) or ""
         if declared:
-            return Port(key, written)
+            return Port(key, "" if "${{" in written else written)
         return Port(key) if "${{" in written or not written else Port(key, _type_of(node), False, (_arrives(node),))
     spec = entries(node)
     type_ = (scalar(spec["type"][1]) if "type" in spec else None) or ""
     if "path" in spec and not type_:
         type_ = "uri_folder"
-    optional = "optional" in spec and (scalar(spec["optional"][1]) or "").lower() == "true"
+    optional = "optional" in spec and (scalar(spec["optional"][1]) or "").lower() == "true" and "default" not in spec
     texts = []
     if "enum" in spec and isinstance(spec["enum"][1], yaml.SequenceNode):
         texts = [item for item in spec["enum"][1].value if scalar(item) is not None]

@@ -102,7 +102,7 @@ def test_words_are_split_as_bash_splits_them(command: str, tmp_path: Path) -> No
 
 def test_placeholders_and_groups_are_kept_whole() -> None:
     (words,) = split('python x.py --a ${{ inputs.a }}/b "${{inputs.c}}" $[[--d ${{inputs.d}}]] $E "$F" *.csv')
-    told = [(word.text, str(word.binding or ""), word.many, word.bare, word.optional) for word in words[3:]]
+    told = [(word.text, str(word.binding or ""), word.many, word.bare, bool(word.group)) for word in words[3:]]
     assert told == [
         (None, "", False, True, False),
         (None, "${{inputs.c}}", False, False, False),
@@ -229,7 +229,7 @@ SECRETS = {
     "a token of Slack": "xoxb-" + "1" * 12,
     "a key of Google": "AIza" + "A" * 35,
     "a token of Hugging Face": "hf_" + "A" * 34,
-    "a key of a model service": "sk-" + "a" * 40,
+    "a key of a model service": "sk-" + "a1" * 20,
     "a token of Databricks": "dapi" + "0" * 32,
     "a password in an address": "postgres://anna:" + "hunter22@db/x",
     "a password or secret written out": 'client_secret = "' + 'correct1horse2"',
@@ -254,6 +254,8 @@ def test_credentials_are_known_by_their_form(kind: str) -> None:
         "https://example.org/path:1@2",
         "sha256:" + "0" * 64,
         'API_KEY_NAME = "storage-key"',
+        "postgres://user:password@host/table",
+        "models/sk-learn-based-classification-of-many-classes",
     ],
 )
 def test_what_is_no_credential_is_let_pass(text: str) -> None:
