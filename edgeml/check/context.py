@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgeml.check import document, format, kinds
 from edgeml.check.document import Document
@@ -15,7 +16,11 @@ from edgeml.policy import Policy
 from edgeml.project import SETTINGS_FILE
 
 if TYPE_CHECKING:
+    from edgeml.check.listing import Listing
+    from edgeml.check.python import Module
     from edgeml.check.survey import Survey
+
+T = TypeVar("T")
 
 
 class Context:
@@ -27,6 +32,9 @@ class Context:
         self.loaded: dict[tuple[str, int], Component] = {}
         self.problems: dict[str, list[PipelineError]] = {}
         self._documents: dict[str, tuple[Document, list[Finding]]] = {}
+        self._modules: dict[str, Module] = {}
+        self._listings: dict[tuple[str, tuple[str, ...]], Listing] = {}
+        self._remembered: dict[Any, Any] = {}
         self._unfit: dict[str, list[Finding]] = {}
         self._surveys: dict[str, Survey] = {}
 
@@ -41,6 +49,44 @@ class Context:
             else:
                 self._documents[path] = document.read(path)
         return self._documents[path]
+
+    def lines(self, path: str) -> list[str]:
+        """The lines of a file that a finding names or a rule has parsed, for its silencers."""
+        path = os.path.relpath(path)
+        if path in self._documents or path.endswith((".yml", ".yaml")):
+            return self.read(path)[0].lines
+        if path in self._modules:
+            return self._modules[path].text.splitlines()
+        return document.lines_of(path)
+
+    def python(self, path: str) -> Module:
+        """A Python file's tree, with its path relative to the working directory."""
+        from edgeml.check import python
+
+        path = os.path.relpath(path)
+        if path not in self._modules:
+            self._modules[path] = python.Module(path)
+        return self._modules[path]
+
+    @property
+    def parsed(self) -> list[str]:
+        """The Python files that were looked at."""
+        return list(self._modules)
+
+    def listing(self, code: str, includes: tuple[str, ...]) -> Listing:
+        """What a working directory starts with, by the absolute paths of its code folder and includes."""
+        from edgeml.check import listing
+
+        if (code, includes) not in self._listings:
+            self._listings[code, includes] = listing.of(code, includes)
+        return self._listings[code, includes]
+
+    def remembered(self, key: Any, make: Callable[[], T]) -> T:
+        """What `make` gave the first time it was asked for with this key."""
+        if key not in self._remembered:
+            self._remembered[key] = make()
+        made: T = self._remembered[key]
+        return made
 
     def unfit(self, path: str) -> list[Finding]:
         """What is wrong with a file as YAML or with its format; other rules are not asked of it then."""
@@ -66,3 +112,10 @@ class Context:
         from edgeml import policy
 
         return policy.load(self.root)
+
+    @cached_property
+    def is_governed(self) -> bool:
+        """Whether the repository has a residency policy, even one that is not understood."""
+        from edgeml.policy import POLICY_FILE
+
+        return os.path.isfile(os.path.join(self.root, POLICY_FILE))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 from edgeml.check.context import Context
 from edgeml.check.document import Document, entries, walk
@@ -28,12 +28,14 @@ _WORD = re.compile(r"[A-Za-z_][\w-]*")
 
 def check(document: Document, context: Context) -> Iterator[Finding]:
     """What the contract's own reader refuses, at the line that it most likely means."""
+    from pathlib import Path
+
     from edgeml import contract
 
     try:
         contract.load(Path(document.path))
     except contract.Refusal as refusal:
-        message = str(refusal).removeprefix(f"{Path(document.path).name}: ")
+        message = str(refusal).removeprefix(f"{os.path.basename(document.path)}: ")
         yield found(CONTRACT, _place(document, message), message)
 
 

@@ -126,6 +126,17 @@ def read(path: str) -> tuple[Document, list[Finding]]:
     return document, findings
 
 
+def lines_of(path: str) -> list[str]:
+    """The lines of any text file; none where it is large, or cannot be read."""
+    try:
+        if os.path.getsize(path) > MAX_BYTES:
+            return []
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read().splitlines()
+    except OSError:
+        return []
+
+
 def _beyond_limits(document: Document) -> Finding | None:
     """The finding for a tree that is too deep or, with its aliases followed, too large."""
     count = 0

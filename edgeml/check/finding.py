@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 ERROR, WARNING = "error", "warning"
 
-_SPLIT = re.compile(r"^# --- (\S+)\n", re.MULTILINE)
+_SPLIT = re.compile(r"^# --- (\S+(?: -> \S+)?)\n", re.MULTILINE)
 
 
 class Rule(NamedTuple):
     """A rule by its stable id: why it exists, and the smallest example that breaks and that keeps it.
 
-    An example is one YAML file, or a small tree: each line `# --- path/of/file` begins a file of that path.
+    An example is one YAML file, or a small tree: each line `# --- path/of/file` begins a file of that path,
+    and `# --- path -> target` is a link.
     """
 
     id: str

@@ -112,7 +112,8 @@ Entries = dict[str, tuple[yaml.Node, yaml.Node]]
 
 
 def check(document: Document, context: Context) -> Iterator[Finding]:
-    """The findings of a deployment record whose keys are known."""
+    """The findings of a deployment record."""
+    yield from format.check(document, RECORD)
     own = entries(document.root)
     name = os.path.splitext(os.path.basename(document.path))[0]
     inherited, missing = _inherited(document, context)

@@ -1,31 +1,29 @@
-"""Every rule, and which of them are asked of which kind of document.
-
-Two groups. What makes a file run, here and on Azure ML, holds for everybody's pipelines, and `edgeml run` asks it too.
-What this repository demands of its own (`_POLICY`) holds only where the rules find its policy.
-"""
+"""Every rule, and those that this repository asks of its own files, by kind."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from edgeml.check import (
     bindings,
+    code,
+    command,
     contracts,
     document,
     format,
-    kinds,
     ports,
     records,
+    runnable,
     schemas,
     sdk,
     settings,
     silence,
     sweeps,
+    tracking,
     workflows,
 )
 from edgeml.check.context import Context
-from edgeml.check.document import Document
 from edgeml.check.finding import Finding, Rule
 
 RULES: tuple[Rule, ...] = (
@@ -35,6 +33,9 @@ RULES: tuple[Rule, ...] = (
     *ports.RULES,
     *bindings.RULES,
     *sweeps.RULES,
+    *command.RULES,
+    *code.RULES,
+    *tracking.RULES,
     *contracts.RULES,
     *records.RULES,
     *workflows.RULES,
@@ -43,34 +44,35 @@ RULES: tuple[Rule, ...] = (
     *silence.RULES,
 )
 
-Rules = Callable[[Document, Context], Iterator[Finding]]
+_DEMANDS: tuple[runnable.Rules, ...] = (code.check, tracking.check)
+_BY_PLACE: dict[str, runnable.Rules] = {
+    "data contract": contracts.check,
+    "workflow": workflows.check,
+    "deployment record": records.check,
+}
 
-# Each is asked only of a document whose format is right.
-_JOB: tuple[Rules, ...] = (bindings.check, sweeps.check, ports.check_paths)
-_COMPONENT: tuple[Rules, ...] = (ports.check, ports.check_paths)
-RUNS: dict[str, tuple[Rules, ...]] = {
-    kinds.PIPELINE_JOB.name: _JOB,
-    kinds.PIPELINE_COMPONENT.name: _JOB,
-    kinds.SWEEP_JOB.name: _JOB,
-    kinds.COMMAND_JOB.name: _JOB,
-    kinds.COMMAND_COMPONENT.name: _COMPONENT,
-    kinds.PARALLEL_COMPONENT.name: _COMPONENT,
-    kinds.ENVIRONMENT.name: (ports.check_paths,),
-    kinds.DATA.name: (ports.check_paths,),
-}
-OURS: dict[str, tuple[Rules, ...]] = {
-    "data contract": (contracts.check,),
-    "workflow": (workflows.check,),
-    records.RECORD.name: (records.check,),
-}
+
+def check(path: str, context: Context) -> Iterator[Finding]:
+    """The findings of one file: as one of ours or of GitHub's by its place, else as Azure ML's by what it holds."""
+    read, findings = context.read(path)
+    place = kind_by_place(path, context.root)
+    if place:
+        yield from findings
+        if not findings:
+            yield from _BY_PLACE[place](read, context)
+        return
+    yield from runnable.check(path, context)
+    if not context.unfit(path):
+        for rules in _DEMANDS:
+            yield from rules(read, context)
 
 
 def kind_by_place(path: str, root: str) -> str:
-    """The kind of a file that its place in the repository tells: those of ours, and GitHub's; else empty."""
+    """The kind of a file that its place in the repository tells; else empty."""
     folder, name = os.path.split(os.path.relpath(path, root))
     top = folder.split(os.sep)
     if top[:2] == [".github", "workflows"] or (top[:2] == [".github", "actions"] and name.startswith("action.")):
         return "workflow"
     if top == ["deployments"]:
-        return records.RECORD.name
+        return "deployment record"
     return "data contract" if top == ["contracts"] and name != "residency.yml" else ""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 
-from edgeml.check import format, kinds, records, schemas, sdk, silence
+from edgeml.check import kinds, rules, runnable
 from edgeml.check.context import Context
 from edgeml.check.finding import Finding
-from edgeml.check.rules import OURS, RUNS, kind_by_place
 from edgeml.errors import EdgemlError
 from edgeml.project import SETTINGS_FILE
 
@@ -31,45 +30,21 @@ def check(
     files = sorted({os.path.relpath(file) for path in paths or _default(context.root) for file in _files(path)})
     if not files:
         raise EdgemlError("there is no YAML file to check; name one, or a folder that has some")
-    findings = {finding for file in files for finding in check_file(file, context)}
+    findings = {finding for file in files for finding in rules.check(file, context)}
     if with_tools:
         from edgeml.check import tools  # seldom asked for, and it costs the import of subprocess
 
         findings.update(tools.findings([*files, *_scripts(paths or _default(context.root))]))
     if with_sdk:
         findings.update(finding for file in files for finding in _second_opinion(file, context))
-    # What one file shows of another, a pipeline of its component, is silenced where it stands.
-    by_file: dict[str, list[Finding]] = {file: [] for file in files}
-    for finding in findings:
-        by_file.setdefault(finding.path, []).append(finding)
-    kept = [left for file, here in by_file.items() for left in silence.apply(context.read(file)[0], here)]
-    return sorted(kept, key=lambda finding: (finding.path, finding.line, finding.column, finding.rule))
-
-
-def check_file(path: str, context: Context) -> Iterator[Finding]:
-    """The findings of one file; of a file that is nothing of Azure ML's or ours only those about its YAML."""
-    read, findings = context.read(path)
-    place = kind_by_place(path, context.root)
-    if place:
-        yield from findings
-        if not findings:
-            yield from format.check(read, records.RECORD) if place == records.RECORD.name else ()
-            for rules in OURS[place]:
-                yield from rules(read, context)
-        return
-    unfit = context.unfit(path)
-    yield from unfit
-    kind = kinds.kind_of(read)
-    yield from schemas.check(read, kind)
-    if kind is None or unfit:
-        return
-    for rules in RUNS.get(kind.name, ()):
-        yield from rules(read, context)
+    return runnable.kept(findings, (*files, *context.parsed), context)
 
 
 def _second_opinion(path: str, context: Context) -> Iterator[Finding]:
+    from edgeml.check import sdk
+
     read, findings = context.read(path)
-    kind = None if findings or kind_by_place(path, context.root) else kinds.kind_of(read)
+    kind = None if findings or rules.kind_by_place(path, context.root) else kinds.kind_of(read)
     if kind is not None:
         yield from sdk.check(path, kind.name)
 

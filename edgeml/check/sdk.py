@@ -6,8 +6,6 @@ It takes more than a second to import and accepts much of what this check refuse
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Iterator
 
 from edgeml.check import kinds
@@ -43,6 +41,9 @@ def check(path: str, kind: str) -> Iterator[Finding]:
     """
     if kind not in _LOADERS:
         return
+    import logging
+    import warnings
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the SDK warns hundreds of times about its own use of marshmallow
         logging.disable(logging.WARNING)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from edgeml.check.document import Document
 from edgeml.check.finding import ERROR, WARNING, Finding, Place, Rule, found
 
 UNUSED = Rule(
@@ -30,14 +29,14 @@ RULES = (UNUSED, BARE)
 _SILENCER = re.compile(r"#\s*edgeml:\s*allow\s+(?P<rule>[a-z-]+)\s*,?\s*(?P<reason>.*)$")
 
 
-def apply(document: Document, findings: Iterable[Finding]) -> Iterator[Finding]:
-    """The findings that nobody silenced, and those about the silencers themselves."""
+def apply(path: str, lines: list[str], findings: Iterable[Finding]) -> Iterator[Finding]:
+    """The findings of a file that nobody silenced, and those about the silencers themselves."""
     allowed: dict[tuple[int, str], tuple[Place, str]] = {}
-    for number, line in enumerate(document.lines, start=1):
+    for number, line in enumerate(lines, start=1):
         match = _SILENCER.search(line)
         if match:
             target = number + 1 if not line[: match.start()].strip() else number
-            allowed[target, match["rule"]] = (Place(document.path, number, match.start() + 1), match["reason"])
+            allowed[target, match["rule"]] = (Place(path, number, match.start() + 1), match["reason"])
     used = set()
     for finding in findings:
         key = (finding.line, finding.rule)

@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--jobs", type=int, default=0, metavar="N", help="steps at once (default: the number of processors)")
     add("--force", action="store_true", help="run every step, also those whose outputs could be reused")
     add("--dry-run", action="store_true", help="print the resolved graph and run nothing")
+    add("--no-check", action="store_true", help="run in spite of what `edgeml check` would call an error")
     add("--python", default="", metavar="PATH", help="interpreter of the steps (default: this one)")
     add("--json", action="store_true", help="print the run's record (or the graph) as JSON")
 
@@ -66,6 +67,8 @@ def execute(args: argparse.Namespace) -> int:
     graph = resolve(args.pipeline, _pairs(args.input, "--input"), maps)
     for warning in graph.warnings:
         print(f"edgeml: {warning}", file=sys.stderr)
+    if not args.no_check:
+        _refuse_faulty(graph)
     if args.dry_run:
         _print_graph(graph, as_json=args.json)
         return 0
@@ -141,6 +144,18 @@ def run(
         width = max(map(len, graph.steps))
         with Progress(len(graph.steps), width) as progress:
             return run_graph(graph, options, progress)
+
+
+def _refuse_faulty(graph: Graph) -> None:
+    """Raise EdgemlError for what `edgeml check` calls an error in the pipeline or in what it is made of."""
+    from edgeml.check import runnable
+    from edgeml.check.context import Context
+
+    found = runnable.refusals(graph.sources, Context(str(project.root())))
+    for finding in found:
+        print(f"{finding.path}:{finding.line}:{finding.column} {finding.rule} {finding.message}", file=sys.stderr)
+    if found:
+        raise EdgemlError("the pipeline was not run: mend what is named above, or run it as it is with --no-check")
 
 
 def _tell_of_unused(graph: Graph, python: str) -> None:

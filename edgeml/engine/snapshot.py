@@ -7,7 +7,7 @@ does when it uploads a snapshot.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from edgeml.engine.files import copy_file
@@ -43,32 +43,33 @@ class Snapshot(NamedTuple):
 def take(code: str, includes: tuple[str, ...], fingerprints: Fingerprints) -> Snapshot:
     """List and fingerprint what belongs to a component's code; nothing is copied yet."""
     files: dict[str, str] = {}
-    if code and os.path.isdir(code):
-        _collect(code, "", _ignore_rules(code), files)
-    elif code:
-        files[os.path.basename(code)] = code
-    for include in includes:
-        name = os.path.basename(include.rstrip("/"))
-        if os.path.isdir(include):
-            _collect(include, name + "/", _ignore_rules(include), files)
-        elif files.get(name, include) != include:
-            raise EdgemlError(f"the additional include {include} would replace {name} of the code folder; rename one")
-        else:
-            files[name] = include
+    for name, source in contents(code, includes):
+        if files.get(name, source) != source and source in includes:
+            raise EdgemlError(f"the additional include {source} would replace {name} of the code folder; rename one")
+        files[name] = source
     entries = tuple(sorted(files.items()))
     digests = {name: fingerprints.of(path) + "x" * os.access(path, os.X_OK) for name, path in entries}
     lines = [f"{name}\0{made}\n" for name, made in digests.items()]
     return Snapshot(entries, digest("".join(lines).encode("utf-8", "surrogateescape")), digests)
 
 
-def _collect(
-    folder: str,
-    prefix: str,
-    ignored: _Ignored | None,
-    files: dict[str, str],
-    inside: str = "",
-    above: tuple[str, ...] = (),
-) -> None:
+def contents(code: str, includes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Each file of a component's code by its name in the working directory; those of the includes come last."""
+    if code and os.path.isdir(code):
+        yield from _files(code, "", _ignore_rules(code))
+    elif code:
+        yield os.path.basename(code), code
+    for include in includes:
+        name = os.path.basename(include.rstrip("/"))
+        if os.path.isdir(include):
+            yield from _files(include, name + "/", _ignore_rules(include))
+        else:
+            yield name, include
+
+
+def _files(
+    folder: str, prefix: str, ignored: _Ignored | None, inside: str = "", above: tuple[str, ...] = ()
+) -> Iterator[tuple[str, str]]:
     real = os.path.realpath(folder)
     if real in above:  # a link to a folder that holds it
         return
@@ -81,9 +82,9 @@ def _collect(
             if ignored is not None and ignored(name + "/" if is_folder else name):
                 continue
             if is_folder:
-                _collect(entry.path, prefix, ignored, files, name + "/", (*above, real))
+                yield from _files(entry.path, prefix, ignored, name + "/", (*above, real))
             elif entry.is_file():
-                files[prefix + name] = entry.path
+                yield prefix + name, entry.path
 
 
 def _ignore_rules(folder: str) -> _Ignored | None:

@@ -208,7 +208,7 @@ def _code(mapping: Mapping) -> str:
 
 
 def _includes(mapping: Mapping) -> tuple[str, ...]:
-    listed = mapping.get("additional_includes") or _listed_beside(mapping.file)
+    listed = mapping.get("additional_includes") or listed_beside(mapping.file)
     if not isinstance(listed, list):
         raise at(mapping, "additional_includes", "'additional_includes' must be a list of paths")
     paths = []
@@ -223,7 +223,7 @@ def _includes(mapping: Mapping) -> tuple[str, ...]:
     return tuple(paths)
 
 
-def _listed_beside(file: str) -> list[str]:
+def listed_beside(file: str) -> list[str]:
     """The older form: a file of the component's own name that holds one path a line."""
     path = os.path.splitext(file)[0] + ".additional_includes"
     if not os.path.isfile(path):

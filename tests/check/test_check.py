@@ -45,8 +45,12 @@ def bomb() -> str:
 def plant(folder: Path, example: str) -> None:
     """The files of a rule's example, on disk."""
     for path, text in files_of(example, "example.yml").items():
+        path, _, target = path.partition(" -> ")
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(text)
+        if target:
+            (folder / path).symlink_to(target)
+        else:
+            (folder / path).write_text(text.replace("# … and two hundred thousand lines more\n", "echo\n" * 220_000))
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)

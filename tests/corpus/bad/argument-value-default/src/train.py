@@ -1,0 +1,8 @@
+"""Train."""
+
+import argparse
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--depth", type=int)
+parser.add_argument("--rate", type=float)
+print(parser.parse_args())

@@ -1,0 +1,4 @@
+import mlflow
+
+mlflow.log_artifact("rows.csv")
+mlflow.log_figure(None, "a.png")

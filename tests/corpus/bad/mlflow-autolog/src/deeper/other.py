@@ -1,0 +1,4 @@
+def go():
+    import mlflow.xgboost
+
+    mlflow.xgboost.autolog()

@@ -1,0 +1,8 @@
+"""Train."""
+
+import argparse
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--rate", type=float)
+parser.add_argument("--learning-rate", type=float)
+print(parser.parse_args())
