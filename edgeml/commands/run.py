@@ -148,10 +148,9 @@ def run(
 
 def _refuse_faulty(graph: Graph) -> None:
     """Raise EdgemlError for what `edgeml check` calls an error in the pipeline or in what it is made of."""
-    from edgeml.check import runnable
-    from edgeml.check.context import Context
+    from edgeml.check import before
 
-    found = runnable.refusals(graph.sources, Context(str(project.root())))
+    found = before.refusals(graph, project.state_folder())
     for finding in found:
         print(f"{finding.path}:{finding.line}:{finding.column} {finding.rule} {finding.message}", file=sys.stderr)
     if found:
