@@ -6,7 +6,10 @@ Read on the path of `edgeml run`, so it imports nothing heavy and is checked by 
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from edgeml.pipeline.graph import Data, Graph, Step
 
 POLICY_FILE = os.path.join("contracts", "residency.yml")
 
@@ -44,3 +47,62 @@ def load(root: str) -> Policy:
             raise at(document, key, f"'{key}' must be a list of names")
         names[key] = frozenset(value)
     return Policy(**names, file=path)
+
+
+def private_steps(graph: Graph, policy: Policy) -> frozenset[str]:
+    """The steps that see private rows or what was made of them; none where there is no policy.
+
+    A step is private whose component asks for the private storage, that reads what `is_private` or another
+    step's output in a private datastore, or that reads, however indirectly, from such a step. What a release
+    component lets out is private no more.
+    """
+    from edgeml.pipeline.graph import data_of, datastore_of, sources_of
+
+    if policy == Policy():
+        return frozenset()
+    private: set[str] = set()
+    for step in graph.steps.values():  # each comes after all that it needs
+        values = (*step.inputs.values(), *step.environment_variables.values())
+        asks = "storage" in step.component.tags.get("edgeml.needs", "").split()
+        if asks or any(is_private(data, policy) for value in values for data in data_of(value)):
+            private.add(step.name)
+            continue
+        for source in (source for value in values for source in sources_of(value)):
+            other = graph.steps[source.step]
+            output = other.outputs.get(source.output)
+            datastore = datastore_of((output.uri if output is not None else "") or graph.default_datastore)
+            if datastore in policy.private or (source.step in private and not is_release(other, policy)):
+                private.add(step.name)
+    return frozenset(private)
+
+
+def is_private(data: Data, policy: Policy) -> bool:
+    """Whether data from outside a pipeline must be taken as private: all that are not known to be otherwise.
+
+    Known are local files, models and what lies in a registry, and what is in one of the policy's cloud datastores.
+    A data asset without its YAML beside the pipeline, an input without a value and any other address are not.
+    """
+    source = data.source or data.path
+    if not source:
+        return True
+    if not data.source and os.path.isabs(source):
+        return False
+    if source.startswith("azureml://registries/"):
+        return False
+    if source.startswith("azureml://"):
+        from edgeml.pipeline.graph import datastore_of
+
+        return datastore_of(source) not in policy.cloud
+    return not (source.startswith("azureml:") and data.type.endswith("_model"))
+
+
+def is_release(step: Step, policy: Policy) -> bool:
+    """Whether a step runs a release component: one of its name that lies where components lie, in its own file.
+
+    The name alone would let any command out that calls itself so.
+    """
+    component = step.component
+    if component.name not in policy.release or not policy.file:
+        return False
+    root = os.path.dirname(os.path.dirname(os.path.realpath(policy.file)))
+    return os.path.realpath(component.file) == os.path.join(root, "components", component.name, "component.yml")
