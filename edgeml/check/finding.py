@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 ERROR, WARNING = "error", "warning"
 
+_SPLIT = re.compile(r"^# --- (\S+)\n", re.MULTILINE)
+
 
 class Rule(NamedTuple):
-    """A rule by its stable id: why it exists, and the smallest YAML that breaks and that keeps it."""
+    """A rule by its stable id: why it exists, and the smallest example that breaks and that keeps it.
+
+    An example is one YAML file, or a small tree: each line `# --- path/of/file` begins a file of that path.
+    """
 
     id: str
     severity: str
@@ -39,3 +45,10 @@ class Finding(NamedTuple):
 
 def found(rule: Rule, place: Place, message: str) -> Finding:
     return Finding(rule.id, rule.severity, *place, message)
+
+
+def files_of(example: str, name: str) -> dict[str, str]:
+    """The files of a rule's example by path; what stands before the first `# --- path` is the file of that name."""
+    first, *rest = _SPLIT.split(example)
+    files = dict(zip(rest[::2], rest[1::2], strict=True))
+    return {name: first, **files} if first else files

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from edgeml import __version__
-from edgeml.check.finding import ERROR, Finding, Rule
+from edgeml.check.finding import ERROR, Finding, Rule, files_of
 
 _HEAD = """# Rules of `edgeml check`
 
@@ -17,6 +17,7 @@ a comment beside it, or alone on the line above it, that names the rule and says
 shiny: true  # edgeml: allow unknown-key, because the service has it in preview
 ```
 """
+_LANGUAGES = {"yml": "yaml", "yaml": "yaml", "py": "python", "sh": "bash", "toml": "toml", "json": "json"}
 FORMATS = ("text", "github", "json", "sarif")
 
 
@@ -51,12 +52,23 @@ def page(rules: tuple[Rule, ...]) -> str:
     """The page of all rules, as Markdown."""
     rows = [f"| [`{rule.id}`](#{rule.id}) | {rule.severity} | {rule.title} |" for rule in rules]
     parts = [
-        f"## {rule.id}\n\n{rule.title}. {rule.why}\n\n```yaml\n# breaks it\n{rule.bad}```\n\n"
-        f"```yaml\n# keeps it\n{rule.good}```\n"
+        f"## {rule.id}\n\n{rule.title}. {rule.why}\n\n{_example('breaks it', rule.bad)}\n"
+        f"{_example('keeps it', rule.good)}"
         for rule in rules
     ]
     table = "\n".join(["| rule | severity | |", "|---|---|---|", *rows])
     return f"{_HEAD}\n{table}\n\n" + "\n".join(parts)
+
+
+def _example(what: str, example: str) -> str:
+    """One block of code for each file; the files of a tree are named."""
+    files = files_of(example, "")
+    if list(files) == [""]:
+        return f"```yaml\n# {what}\n{example}```\n"
+    blocks = [
+        f"`{path}`:\n\n```{_LANGUAGES.get(path.rpartition('.')[2], '')}\n{text}```\n" for path, text in files.items()
+    ]
+    return "\n".join([f"{what.capitalize()}:\n", *blocks])
 
 
 def sarif(findings: list[Finding], rules: tuple[Rule, ...]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from edgeml.check import FORMATS, RULES, Rule, check, kinds, render
+from edgeml.check.finding import files_of
 from edgeml.check.show import page
 
 # azure-ai-ml warns hundreds of times about its own use of marshmallow.
@@ -40,16 +41,36 @@ def bomb() -> str:
     return "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 30))
 
 
+def plant(folder: Path, example: str) -> None:
+    """The files of a rule's example, on disk."""
+    for path, text in files_of(example, "example.yml").items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+
+
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
-def test_every_rule_is_broken_by_its_bad_example_and_kept_by_its_good_one(here: Path, rule: Rule) -> None:
-    (here / "bad.yml").write_text(bomb() if rule.id == "yaml-limits" else rule.bad)
-    (here / "good.yml").write_text(rule.good)
-    found = check(["bad.yml"])
+def test_every_rule_is_broken_by_its_bad_example_and_kept_by_its_good_one(
+    here: Path, rule: Rule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(here / "bad", bomb() if rule.id == "yaml-limits" else rule.bad)
+    plant(here / "good", rule.good)
+    monkeypatch.chdir(here / "bad")
+    found = check(["."])
     assert rule.id in {finding.rule for finding in found}
     extra = {finding.rule for finding in found} - {rule.id}
     assert extra <= ({"unknown-key"} if rule.id == "silencer-without-reason" else set()), "it breaks that rule alone"
-    assert check(["good.yml"]) == []
     assert all(finding.severity == NAMES[finding.rule].severity for finding in found)
+    monkeypatch.chdir(here / "good")
+    assert check(["."]) == []
+
+
+def test_an_example_may_be_a_tree() -> None:
+    assert files_of("a: 1\n", "x.yml") == {"x.yml": "a: 1\n"}
+    tree = "# --- b/c.yml\na: 1\n# --- s.py\nprint()\n"
+    assert files_of(tree, "x.yml") == {"b/c.yml": "a: 1\n", "s.py": "print()\n"}
+    assert files_of("a: 1\n" + tree, "x.yml")["x.yml"] == "a: 1\n"
+    shown = page((Rule("a-rule", "error", "Title", "Why", tree, "a: 1\n"),))
+    assert "Breaks it:\n\n`b/c.yml`:\n\n```yaml\na: 1\n```\n\n`s.py`:\n\n```python\nprint()\n```\n" in shown
 
 
 def test_rules_have_distinct_stable_names_and_say_why() -> None:
