@@ -8,6 +8,8 @@ from functools import cached_property
 from edgeml.check import document
 from edgeml.check.document import Document
 from edgeml.check.finding import Finding
+from edgeml.pipeline import Graph, resolve
+from edgeml.pipeline.source import PipelineError
 from edgeml.policy import Policy
 
 
@@ -18,6 +20,7 @@ class Context:
         self.root = root
         self.ready = ready
         self._documents: dict[str, tuple[Document, list[Finding]]] = {}
+        self._graphs: dict[str, Graph | PipelineError] = {}
 
     def read(self, path: str) -> tuple[Document, list[Finding]]:
         """A YAML file's document, with its path relative to the working directory, and what is wrong with its YAML."""
@@ -25,6 +28,19 @@ class Context:
         if path not in self._documents:
             self._documents[path] = document.read(path)
         return self._documents[path]
+
+    def graph(self, path: str) -> Graph:
+        """The graph of a pipeline as it would run anywhere. Raises PipelineError where it would not."""
+        path = os.path.abspath(path)
+        if path not in self._graphs:
+            try:
+                self._graphs[path] = resolve(path, here=False)
+            except PipelineError as error:
+                self._graphs[path] = error
+        graph = self._graphs[path]
+        if isinstance(graph, PipelineError):
+            raise graph
+        return graph
 
     @cached_property
     def policy(self) -> Policy:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 
-from edgeml.check import document, format, kinds, silence
+from edgeml.check import assets, document, format, kinds, residency, silence
 from edgeml.check.context import Context
 from edgeml.check.document import Document, entries, scalar
 from edgeml.check.finding import ERROR, Finding, Place, Rule, found
 from edgeml.errors import EdgemlError
-from edgeml.pipeline import PipelineError, resolve
+from edgeml.pipeline import PipelineError
+from edgeml.policy import POLICY_FILE
 
 CANNOT_RUN = Rule(
     "cannot-run",
@@ -22,7 +23,7 @@ CANNOT_RUN = Rule(
     "  a: {command: 'cat ${{inputs.x}}', inputs: {x: '${{parent.jobs.b.outputs.y}}'}}\n"
     "  b: {command: 'echo 1 > ${{outputs.y}}', outputs: {y: {type: uri_file}}}\n",
 )
-RULES: tuple[Rule, ...] = (*document.RULES, *format.RULES, CANNOT_RUN, *silence.RULES)
+RULES: tuple[Rule, ...] = (*document.RULES, *format.RULES, CANNOT_RUN, *residency.RULES, *silence.RULES)
 
 _SUFFIXES = (".yml", ".yaml")
 _FOLDERS = ("pipelines", "components", "environments")
@@ -53,6 +54,9 @@ def check_file(path: str, context: Context) -> Iterator[Finding]:
     """The findings of one file; of a file that is nothing of Azure ML's only those about its YAML."""
     read, findings = context.read(path)
     yield from findings
+    yield from assets.check(read, context)
+    if os.path.abspath(path) == os.path.join(context.root, POLICY_FILE):
+        yield from residency.check_policy(context)
     kind = kind_of(read)
     if kind is None:
         return
@@ -97,7 +101,7 @@ _BY_SCHEMA = {
 
 def _resolved(read: Document, context: Context) -> Iterator[Finding]:
     try:
-        resolve(read.path, here=False)
+        context.graph(read.path)
     except PipelineError as error:
         place = Place(os.path.relpath(error.file or read.path), error.line or 1, 1)
         yield found(CANNOT_RUN, place, error.message)
@@ -105,7 +109,7 @@ def _resolved(read: Document, context: Context) -> Iterator[Finding]:
 
 Rules = Callable[[Document, Context], Iterator[Finding]]
 # The rules beyond format, by the kind of document; each is asked only of a document whose format is right.
-_JOBS: tuple[Rules, ...] = (_resolved,)
+_JOBS: tuple[Rules, ...] = (_resolved, residency.check)
 _BY_KIND: dict[str, tuple[Rules, ...]] = {
     kinds.PIPELINE_JOB.name: _JOBS,
     kinds.SWEEP_JOB.name: _JOBS,
@@ -114,7 +118,7 @@ _BY_KIND: dict[str, tuple[Rules, ...]] = {
 
 
 def _default(root: str) -> list[str]:
-    return [folder for name in _FOLDERS if os.path.isdir(folder := os.path.join(root, name))]
+    return [path for name in (*_FOLDERS, POLICY_FILE) if os.path.exists(path := os.path.join(root, name))]
 
 
 def _files(path: str) -> Iterator[str]:
