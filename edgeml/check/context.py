@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import cached_property
+from typing import TypeVar, cast
 
 from edgeml.check import document
 from edgeml.check.document import Document
@@ -11,6 +13,8 @@ from edgeml.check.finding import Finding
 from edgeml.pipeline import Graph, resolve
 from edgeml.pipeline.source import PipelineError
 from edgeml.policy import Policy
+
+T = TypeVar("T")
 
 
 class Context:
@@ -20,6 +24,7 @@ class Context:
         self.root = root
         self.ready = ready
         self._documents: dict[str, tuple[Document, list[Finding]]] = {}
+        self._made: dict[str, object] = {}
         self._graphs: dict[str, Graph | PipelineError] = {}
 
     def read(self, path: str) -> tuple[Document, list[Finding]]:
@@ -28,6 +33,16 @@ class Context:
         if path not in self._documents:
             self._documents[path] = document.read(path)
         return self._documents[path]
+
+    def source(self, path: str) -> Document:
+        """A file's lines, and its tree where it is YAML."""
+        if path.endswith((".yml", ".yaml")):
+            return self.read(path)[0]
+        try:
+            with open(path, encoding="utf-8", errors="replace") as stream:
+                return Document(os.path.relpath(path), None, stream.read().splitlines())
+        except OSError:
+            return Document(os.path.relpath(path), None, [])
 
     def graph(self, path: str) -> Graph:
         """The graph of a pipeline as it would run anywhere. Raises PipelineError where it would not."""
@@ -41,6 +56,12 @@ class Context:
         if isinstance(graph, PipelineError):
             raise graph
         return graph
+
+    def once(self, key: str, make: Callable[[Context], T]) -> T:
+        """What `make` works out of this repository, by a key of its own; worked out once."""
+        if key not in self._made:
+            self._made[key] = make(self)
+        return cast("T", self._made[key])
 
     @cached_property
     def policy(self) -> Policy:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 
-from edgeml.check import assets, document, format, kinds, residency, silence
+from edgeml.check import assets, document, environments, format, kinds, pins, residency, silence
 from edgeml.check.context import Context
 from edgeml.check.document import Document, entries, scalar
 from edgeml.check.finding import ERROR, Finding, Place, Rule, found
@@ -23,7 +23,7 @@ CANNOT_RUN = Rule(
     "  a: {command: 'cat ${{inputs.x}}', inputs: {x: '${{parent.jobs.b.outputs.y}}'}}\n"
     "  b: {command: 'echo 1 > ${{outputs.y}}', outputs: {y: {type: uri_file}}}\n",
 )
-RULES: tuple[Rule, ...] = (*document.RULES, *format.RULES, CANNOT_RUN, *residency.RULES, *silence.RULES)
+RULES: tuple[Rule, ...] = (*document.RULES, *format.RULES, CANNOT_RUN, *residency.RULES, *pins.RULES, *silence.RULES)
 
 _SUFFIXES = (".yml", ".yaml")
 _FOLDERS = ("pipelines", "components", "environments")
@@ -46,12 +46,28 @@ def check(paths: list[str], ready: Iterable[str] = ()) -> list[Finding]:
     by_file: dict[str, list[Finding]] = {file: [] for file in files}
     for finding in findings:
         by_file.setdefault(finding.path, []).append(finding)
-    kept = [left for file, here in by_file.items() for left in silence.apply(context.read(file)[0], here)]
+    kept = [left for file, here in by_file.items() for left in silence.apply(context.source(file), here)]
     return sorted(kept, key=lambda finding: (finding.path, finding.line, finding.column, finding.rule))
+
+
+def fix(paths: list[str]) -> list[str]:
+    """Write the versions of the repository's environments into the files and folders; returns the changed files.
+
+    Raises EdgemlError where a path does not exist.
+    """
+    from edgeml import project
+
+    context = Context(str(project.root()))
+    return environments.fix(
+        context, {os.path.relpath(file) for path in paths or _default(context.root) for file in _files(path)}
+    )
 
 
 def check_file(path: str, context: Context) -> Iterator[Finding]:
     """The findings of one file; of a file that is nothing of Azure ML's only those about its YAML."""
+    if pins.is_source(path):
+        yield from pins.check_source(path, context)
+        return
     read, findings = context.read(path)
     yield from findings
     yield from assets.check(read, context)
@@ -59,12 +75,14 @@ def check_file(path: str, context: Context) -> Iterator[Finding]:
         yield from residency.check_policy(context)
     kind = kind_of(read)
     if kind is None:
+        if pins.is_conda(read):
+            yield from pins.check(read, context)
         return
     unfit = list(format.check(read, kind))
     yield from unfit
     if findings or unfit:
         return
-    for rules in _BY_KIND.get(kind.name, ()):
+    for rules in (pins.check, *_BY_KIND.get(kind.name, ())):
         yield from rules(read, context)
 
 
@@ -129,4 +147,4 @@ def _files(path: str) -> Iterator[str]:
         raise EdgemlError(f"{path} does not exist; name a file or a folder")
     for folder, folders, names in os.walk(path):
         folders[:] = [name for name in folders if name not in _BEYOND]
-        yield from (os.path.join(folder, name) for name in names if name.endswith(_SUFFIXES))
+        yield from (os.path.join(folder, name) for name in names if name.endswith(_SUFFIXES) or pins.is_source(name))
