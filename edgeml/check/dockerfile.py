@@ -41,7 +41,7 @@ def instructions(text: str) -> Iterator[Instruction]:
             following = lines[at].strip()
             at += 1
             if not following.startswith("#"):
-                line = f"{line[:-1]}\n{following}"
+                line = f"{line[:-1]} {following}"
         for marker in _HEREDOC.findall(line):
             rest = [more.strip() for more in lines[at:]]
             if marker in rest:  # else it is no here-document, and what follows must not be hidden
