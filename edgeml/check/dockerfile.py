@@ -30,26 +30,27 @@ class Image(NamedTuple):
 
 def instructions(text: str) -> Iterator[Instruction]:
     """The instructions, with continued lines joined, comments left out and here-documents kept in the rest."""
-    lines = text.splitlines()
+    lines = [line.strip() for line in text.splitlines()]
+    last = {line: number for number, line in enumerate(lines)}
     at = 0
     while at < len(lines):
-        line, begin = lines[at].strip(), at
+        begin, parts = at, [lines[at]]
         at += 1
-        if not line or line.startswith("#"):
+        if not parts[0] or parts[0].startswith("#"):
             continue
-        while line.endswith("\\") and at < len(lines):
-            following = lines[at].strip()
+        while parts[-1].endswith("\\") and at < len(lines):
+            if not lines[at].startswith("#"):
+                parts[-1] = parts[-1][:-1]
+                parts.append(lines[at])
             at += 1
-            if not following.startswith("#"):
-                line = f"{line[:-1]} {following}"
+        line = " ".join(parts)
         for marker in _HEREDOC.findall(line):
-            rest = [more.strip() for more in lines[at:]]
-            if marker in rest:  # else it is no here-document, and what follows must not be hidden
-                end = at + rest.index(marker)
-                line += "\n" + "\n".join(lines[at:end])
+            if last.get(marker, -1) >= at:  # else it is no here-document, and what follows must not be hidden
+                end = lines.index(marker, at)
+                line = "\n".join([line, *lines[at:end]])
                 at = end + 1
-        name, _, rest_of_it = line.partition(" ")
-        yield Instruction(begin + 1, name.upper(), rest_of_it.strip())
+        name, _, rest = line.partition(" ")
+        yield Instruction(begin + 1, name.upper(), rest.strip())
 
 
 def commands(text: str) -> Iterator[tuple[int, str]]:

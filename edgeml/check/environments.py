@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from edgeml.pipeline import load
 
 FOLDER = "environments"
 _DIGITS = 12
+MAX_BYTES, MAX_FILES = 64 << 20, 10_000
 _BESIDE = frozenset({".git", "__pycache__", ".ipynb_checkpoints", ".DS_Store"})
 
 
@@ -45,7 +45,7 @@ def _defined(context: Context) -> dict[str, Defined]:
     for folder, folders, names in os.walk(os.path.join(context.root, FOLDER)):
         folders[:] = sorted(name for name in folders if name not in _BESIDE)
         for name in sorted(names):
-            if name.endswith((".yml", ".yaml")):
+            if name.endswith((".yml", ".yaml")) and os.path.isfile(os.path.join(folder, name)):
                 document = context.read(os.path.join(folder, name))[0]
                 given = scalar(value(document.root, "name"))
                 if is_asset(document) and given:
@@ -55,9 +55,10 @@ def _defined(context: Context) -> dict[str, Defined]:
 
 
 def version(document: Document) -> str:
-    """The first digits of the digest of an environment's build folder, image and conda file; empty if unreadable.
+    """The first digits of the digest of an environment's build folder, image and conda file.
 
-    The document itself, which states the version, is left out of its build folder.
+    The document itself, which states the version, is left out of its build folder. Empty where the content cannot be
+    read or is larger than a build context should be.
     """
     root = document.root
     made: dict[str, Any] = {"image": scalar(value(root, "image"))}
@@ -75,6 +76,8 @@ def version(document: Document) -> str:
             made["build"] = build
     except OSError:
         return ""
+    import hashlib
+
     return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:_DIGITS]
 
 
@@ -82,20 +85,29 @@ def _content(folder: str, but: str) -> list[list[str]]:
     def refuse(error: OSError) -> None:
         raise error
 
-    files = []
+    found, size = [], 0
     for where, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if name not in _BESIDE]
-        for name in names:
+        for name in (*folders, *names):
             path = os.path.join(where, name)
-            if name not in _BESIDE and path != but:
-                files.append([os.path.relpath(path, folder).replace(os.sep, "/"), _digest(path)])
-    return sorted(files)
+            inside = os.path.relpath(path, folder).replace(os.sep, "/")
+            if name in folders:
+                if os.path.islink(path):
+                    found.append([inside, "link", os.readlink(path)])
+            elif name not in _BESIDE and path != but:
+                size += os.path.getsize(path)
+                if size > MAX_BYTES or len(found) > MAX_FILES:
+                    raise OSError(f"{folder} is too large")
+                found.append([inside, "file", _digest(path)])
+    return sorted(found)
 
 
 def _digest(path: str) -> str:
     if not os.path.isfile(path):  # a device or a pipe would never end
         raise OSError(f"{path} is no file")
     with open(path, "rb") as stream:
+        import hashlib
+
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -213,7 +213,9 @@ def _version(document: Document) -> Iterator[Finding]:
     wanted = environments.version(document)
     at = document.place(declared or name)
     if not wanted:
-        yield found(VERSION, at, "the content of this environment cannot be read; check its build path and conda file")
+        limit = f"more than {environments.MAX_BYTES >> 20} MiB or {environments.MAX_FILES} files"
+        message = f"the content of this environment cannot be read, or its build folder holds {limit}"
+        yield found(VERSION, at, f"{message}; check its build path and conda file")
     elif scalar(declared) != wanted:
         given = f"version {scalar(declared)}" if declared is not None else "a version of its own"
         message = f'the content of this environment is {wanted}, not {given}; write version: "{wanted}"'

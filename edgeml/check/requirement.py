@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shlex
 from collections.abc import Iterator
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[^\]]*\])?")
@@ -12,7 +11,7 @@ _EXACT = re.compile(r"={2,3}\s*[^\s*,;<>=]+$")
 _CONDA_EXACT = re.compile(r"={1,2}[0-9][^\s*,|<>=]*\.[^\s*,|<>=]+(=[^\s*,|<>=]+)?$")
 _HASH = re.compile(r"[#&](sha256|sha384|sha512)=[0-9a-f]{64,}")
 _COMMIT = re.compile(r"@[0-9a-f]{40}(#|$)")
-_LOCAL = re.compile(r"(\.{1,2}(/|$|\[)|/|~/|file:|[^/\s]*[^\s]*\.(whl|tar\.gz|zip)$)")
+_LOCAL = re.compile(r"(\.{1,2}(/|$|\[)|/|~/|file:|\S*\.(whl|tar\.gz|zip)$)")
 _INSTALL = re.compile(r"(?:^|[\s;&|(/\"'`])(?:uv\s+)?pip[0-9.]*\s+(?:-\S+\s+)*install\s")
 _ENDS = frozenset({";", "&", "&&", "|", "||", ")", ">", ">>", "<", "2>"})
 _OPTIONS = """
@@ -23,6 +22,8 @@ _OPTIONS = """
 """
 _WITH_VALUE = frozenset(_OPTIONS.split())
 
+_LONGEST = 1000  # characters
+
 
 def why_unpinned(requirement: str) -> str:
     """Why what pip is asked for may be another package tomorrow; empty where it may not.
@@ -30,6 +31,8 @@ def why_unpinned(requirement: str) -> str:
     `name==version` is exact, so is an address with the digest of its content or with a whole commit, and so is a path,
     whose content is in the repository.
     """
+    if len(requirement) > _LONGEST:
+        return "is longer than any requirement"
     text = requirement.split(";", 1)[0].strip().strip("\"'")
     name, at, address = text.partition("@")
     named = bool(at and _NAME.fullmatch(name.strip()))
@@ -46,6 +49,8 @@ def why_unpinned(requirement: str) -> str:
 
 def why_unpinned_conda(dependency: str) -> str:
     """The same for a dependency of a conda file, where `name=1.2.3` is exact."""
+    if len(dependency) > _LONGEST:
+        return "is longer than any requirement"
     text = dependency.split("#", 1)[0].strip().replace(" =", "=").replace("= ", "=")
     exact = _HASH.search(text) if "://" in text else _CONDA_EXACT.search(text)
     return "" if exact else "names no exact version"
@@ -53,13 +58,14 @@ def why_unpinned_conda(dependency: str) -> str:
 
 def of_file(text: str) -> Iterator[tuple[int, str]]:
     """The requirements of a requirements file with their lines: no options, no comments, no other files."""
-    number, joined = 0, ""
+    number = 0
+    parts: list[str] = []
     for at, line in enumerate(text.splitlines(), start=1):
-        number = number if joined else at
-        joined += line.rstrip("\\")
+        number = number if parts else at
+        parts.append(line.rstrip("\\"))
         if line.endswith("\\"):
             continue
-        requirement, joined = re.split(r"(?:^|\s)#", joined, maxsplit=1)[0].strip(), ""
+        requirement, parts = re.split(r"(?:^|\s)#", "".join(parts), maxsplit=1)[0].strip(), []
         requirement = re.sub(r"^(-e|--editable)[\s=]+", "", requirement)
         if requirement and not requirement.startswith("-"):
             yield number, re.split(r"\s--?[a-z]", requirement, maxsplit=1)[0].strip()
@@ -68,10 +74,14 @@ def of_file(text: str) -> Iterator[tuple[int, str]]:
 def of_command(text: str) -> Iterator[tuple[int, str]]:
     """What `pip install` is asked for in a shell command, with the offset of the call in its text."""
     flat = re.sub(r"\\\r?\n", "  ", text)
-    for match in _INSTALL.finditer(flat):
-        words = _words(flat[match.end() :].splitlines()[0] if flat[match.end() :] else "")
+    calls = list(_INSTALL.finditer(flat))
+    ends = [*(call.start() for call in calls), len(flat)][1:]
+    for match, following in zip(calls, ends, strict=True):
+        asked = flat[match.end() : following].partition("\n")[0]
+        if match[0][0] in "\"'`":  # the call is a quoted command, which ends with its quote
+            asked = asked.partition(match[0][0])[0]
         skip = False
-        for word in words:
+        for word in _words(asked):
             if word in _ENDS:
                 break
             if skip or word.startswith("-"):
@@ -81,6 +91,8 @@ def of_command(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _words(text: str) -> list[str]:
+    import shlex
+
     lexer = shlex.shlex(text, posix=True, punctuation_chars=";&|()")
     lexer.whitespace_split = True
     lexer.commenters = ""
