@@ -193,6 +193,14 @@ def check_policy(context: Context) -> Iterator[Finding]:
         yield found(POLICY, Place(os.path.relpath(error.file), error.line or 1, 1), error.message)
 
 
+def has_policy(context: Context) -> bool:
+    """Whether the repository has a policy, understood or not."""
+    try:
+        return bool(context.policy.file)
+    except PipelineError:
+        return True
+
+
 def check(document: Document, context: Context) -> Iterator[Finding]:
     """The findings of a job; none without a policy, nor where it does not resolve, which another rule says."""
     try:

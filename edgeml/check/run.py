@@ -46,7 +46,8 @@ def check(paths: list[str], ready: Iterable[str] = ()) -> list[Finding]:
     by_file: dict[str, list[Finding]] = {file: [] for file in files}
     for finding in findings:
         by_file.setdefault(finding.path, []).append(finding)
-    kept = [left for file, here in by_file.items() for left in silence.apply(context.source(file), here)]
+    firm = _FIRM if residency.has_policy(context) else frozenset()
+    kept = [left for file, here in by_file.items() for left in silence.apply(context.source(file), here, firm)]
     return sorted(kept, key=lambda finding: (finding.path, finding.line, finding.column, finding.rule))
 
 
@@ -80,7 +81,8 @@ def check_file(path: str, context: Context) -> Iterator[Finding]:
         return
     unfit = list(format.check(read, kind))
     yield from unfit
-    if findings or unfit:
+    if findings or unfit:  # these may be silenced, where a leak may not
+        yield from residency.check(read, context) if kind.name in _BY_KIND else ()
         return
     for rules in (pins.check, *_BY_KIND.get(kind.name, ())):
         yield from rules(read, context)
@@ -133,6 +135,8 @@ _BY_KIND: dict[str, tuple[Rules, ...]] = {
     kinds.SWEEP_JOB.name: _JOBS,
     kinds.COMMAND_JOB.name: _JOBS,
 }
+# A pipeline that does not resolve cannot be judged, and what the policy decides nobody else does.
+_FIRM = frozenset(rule.id for rule in (CANNOT_RUN, *residency.RULES, pins.REGISTRY))
 
 
 def _default(root: str) -> list[str]:
