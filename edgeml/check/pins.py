@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 
 import yaml
 
-from edgeml.check import dockerfile, environments, image, requirement
+from edgeml.check import dockerfile, environments, image, kinds, requirement
 from edgeml.check.context import Context
 from edgeml.check.document import Document, entries, scalar, walk
 from edgeml.check.finding import ERROR, Finding, Place, Rule, found
@@ -115,11 +115,13 @@ def check_source(path: str, context: Context) -> Iterator[Finding]:
 
 
 def check(document: Document, context: Context) -> Iterator[Finding]:
-    """The findings of a pipeline, component, environment, data asset or conda file."""
+    """The findings of a pipeline, component, environment, data asset or conda file; none of any other."""
     policy = _policy(context)
     if not policy.file:
         return
     root = document.root
+    if kinds.kind_of(document) is None and not is_conda(document):
+        return
     if is_conda(document):
         yield from _conda(document, root)
         return

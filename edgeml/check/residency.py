@@ -12,7 +12,7 @@ from typing import NamedTuple
 import yaml
 
 from edgeml import policy as policies
-from edgeml.check import local, places
+from edgeml.check import kinds, local, places
 from edgeml.check.context import Context
 from edgeml.check.document import Document, scalar
 from edgeml.check.finding import ERROR, Finding, Place, Rule, found
@@ -165,7 +165,18 @@ REGION = Rule(
     f"{_POLICY}regions: [westeurope]\n# --- infra/workspace.yml\n"
     "$schema: https://azuremlschemas.azureedge.net/latest/workspace.schema.json\nname: ml\nlocation: West Europe\n",
 )
-RULES = (POLICY, OUTSIDE, REGISTERED, CHANGED, AFTER, LOCAL, DATASTORE, COMPUTE, SERVICE, REGION)
+UNJUDGED = Rule(
+    "unjudged-pipeline",
+    ERROR,
+    "A pipeline resolves, so that it can be judged",
+    "What does not resolve is found by other rules. Where those are silenced, because a component lies in a registry "
+    "for example, nobody would know where its outputs go.",
+    _example("jobs:\n  a:\n    component: azureml:theirs:1  # edgeml: allow cannot-run, because it is in a registry\n"),
+    _example("jobs:\n  a: {component: {command: echo, name: ours, version: 1}}\n"),
+)
+RULES = (POLICY, UNJUDGED, OUTSIDE, REGISTERED, CHANGED, AFTER, LOCAL, DATASTORE, COMPUTE, SERVICE, REGION)
+
+_JOBS = (kinds.PIPELINE_JOB, kinds.COMMAND_JOB, kinds.SWEEP_JOB)
 
 
 class _Pipeline(NamedTuple):
@@ -199,6 +210,28 @@ def has_policy(context: Context) -> bool:
         return bool(context.policy.file)
     except PipelineError:
         return True
+
+
+def is_job(document: Document) -> bool:
+    """Whether a document is something that can be submitted, whatever else it says that it is."""
+    kind = kinds.kind_of(document)
+    return ("jobs" in places.fields(document.root) and kind is not kinds.PIPELINE_COMPONENT) or kind in _JOBS
+
+
+def unjudged(files: list[str], kept: list[Finding], context: Context) -> Iterator[Finding]:
+    """The pipelines that do not resolve and of which no other finding says so any more, because it was silenced."""
+    if not has_policy(context):
+        return
+    wrong = {finding.path for finding in kept if finding.severity == ERROR}
+    for file in files:
+        if file not in wrong and is_job(context.source(file)):
+            try:
+                context.graph(file)
+            except PipelineError as error:
+                at = os.path.relpath(error.file or file)
+                if at not in wrong:
+                    message = f"the pipeline does not resolve, so nobody knows where its data go: {error.message}"
+                    yield found(UNJUDGED, Place(at, error.line or 1, 1), message)
 
 
 def check(document: Document, context: Context) -> Iterator[Finding]:

@@ -137,7 +137,8 @@ def test_a_link_that_leads_out_of_the_repository_is_no_configuration(
     (here / "settings/rows.yml").symlink_to(outside)
     (here / "settings/folder").symlink_to(outside.parent)
     for path in ("settings", "settings/rows.yml", "settings/folder"):
-        job = f"inputs: {{x: {{type: uri_folder, path: ./{path}}}}}\njobs:\n  a: {{command: echo}}\n"
+        kind = "uri_file" if path.endswith(".yml") else "uri_folder"
+        job = f"jobs:\n  a: {{command: 'ls ${{{{inputs.x}}}}', inputs: {{x: {{type: {kind}, path: ./{path}}}}}}}\n"
         (here / "pipeline.yml").write_text(SETTINGS + job)
         assert [finding.rule for finding in check(["pipeline.yml"])] == ["local-data"], path
 
@@ -172,11 +173,13 @@ def test_what_the_policy_decides_is_not_silenced(here: Path, line: str, expected
 
 
 def test_a_pipeline_that_cannot_be_judged_is_not_silenced(here: Path) -> None:
-    allow = "  # edgeml: allow cannot-run, because it is in a registry\n"
-    (here / "pipeline.yml").write_text(f"{SETTINGS}jobs:\n  a:{allow}    component: azureml:theirs:1{allow}")
-    assert "cannot-run" in {finding.rule for finding in check(["pipeline.yml"])}
+    job = f"{SETTINGS}jobs:\n  a:\n    component: azureml:theirs:1"
+    (here / "pipeline.yml").write_text(f"{job}\n")
+    assert [finding.rule for finding in check(["pipeline.yml"])] == ["cannot-run"]
+    (here / "pipeline.yml").write_text(f"{job}  # edgeml: allow cannot-run, because it is in a registry\n")
+    assert [finding.rule for finding in check(["pipeline.yml"])] == ["unjudged-pipeline"]
     (here / "contracts/residency.yml").unlink()
-    assert "cannot-run" not in {finding.rule for finding in check(["pipeline.yml"])}
+    assert check(["pipeline.yml"]) == []
 
 
 def test_a_merged_mapping_hides_nothing(here: Path) -> None:
