@@ -112,7 +112,7 @@ def test_the_policy_is_read_from_wherever_in_the_repository(checkout: Path) -> N
         ("path: ./no_champion", "path: ../tests", "local-data"),
         (
             "      prefix: ${{parent.inputs.prefix}}\n",
-            "      prefix: x\n    services: {s: {type: ssh}}\n",
+            "      prefix: ${{parent.inputs.prefix}}\n    services: {s: {type: ssh}}\n",
             "job-service",
         ),
     ],
