@@ -176,6 +176,7 @@ UNJUDGED = Rule(
 )
 RULES = (POLICY, UNJUDGED, OUTSIDE, REGISTERED, CHANGED, AFTER, LOCAL, DATASTORE, COMPUTE, SERVICE, REGION)
 
+_SHORT = "azureml://datastores/"
 _JOBS = (kinds.PIPELINE_JOB, kinds.COMMAND_JOB, kinds.SWEEP_JOB)
 
 
@@ -250,6 +251,8 @@ def check(document: Document, context: Context) -> Iterator[Finding]:
             yield from rule(pipeline, step)
     yield from _unbound(pipeline)
     yield from _pipeline_inputs(pipeline)
+    yield from _nested(pipeline)
+    yield from _opened(document, document.root, policy)
 
 
 # ---- where outputs lie ----
@@ -259,7 +262,8 @@ def _outputs(pipeline: _Pipeline, step: Step) -> Iterator[Finding]:
     policy, release = pipeline.policy, policies.is_release(step, pipeline.policy)
     allowed = policy.private | policy.cloud if release else policy.private
     for name, output in step.outputs.items():
-        if not output.uri or (datastore_of(output.uri) in allowed and not _is_long(output.uri)):
+        # `stackhub` alone is a path on the client's machine, and a longer reference names another workspace.
+        if not output.uri or (output.uri.startswith(_SHORT) and datastore_of(output.uri) in allowed):
             continue
         place = places.output(pipeline.written.get(step.name), step, name, pipeline.graph)
         yield found(OUTSIDE, place, _why_outside(pipeline, step, name, output.uri, release=release))
@@ -279,7 +283,7 @@ def _why_outside(pipeline: _Pipeline, step: Step, name: str, uri: str, *, releas
     private = f"azureml://datastores/{min(policy.private)}/paths/…"
     if _is_long(uri):
         return f"{what}a workspace that the policy does not know; write {private}"
-    if not uri.startswith("azureml:"):
+    if not uri.startswith(_SHORT):
         return f"{what}an address that is no datastore; write {private}"
     if release:
         known = ", ".join(sorted(policy.private | policy.cloud))
@@ -294,27 +298,55 @@ def _why_outside(pipeline: _Pipeline, step: Step, name: str, uri: str, *, releas
 
 def _unbound(pipeline: _Pipeline) -> Iterator[Finding]:
     """Outputs without a datastore of their own, said once at the default datastore, which decides for all of them."""
-    graph, policy = pipeline.graph, pipeline.policy
+    graph, policy, root = pipeline.graph, pipeline.policy, pipeline.document.root
+    default = "" if _is_long(graph.default_datastore) else datastore_of(graph.default_datastore)
     loose = [
-        f"'{output}' of '{step.name}'"
+        f"'{name}' of '{step.name}'"
         for step in graph.steps.values()
-        for output, o in step.outputs.items()
-        if not o.uri
+        for name, output in step.outputs.items()
+        if not output.uri and not (default in policy.cloud and policies.is_release(step, policy))
     ]
-    default = datastore_of(graph.default_datastore)
-    if not loose or (default in policy.private and not _is_long(graph.default_datastore)):
+    if not loose or default in policy.private:
         return
-    root = pipeline.document.root
     decides = value(root, "settings", "default_datastore") or value(root, "settings") or value(root, "outputs")
     place = pipeline.document.place(decides) if decides is not None else pipeline.line(1)
     which = f"output {loose[0]}" + (f" and {len(loose) - 1} more" if len(loose) > 1 else "")
     goes = "goes" if len(loose) == 1 else "go"
-    fix = f"default_datastore: azureml:{min(policy.private)}"
     if not graph.default_datastore:
         where = "to the workspace's own storage, in the cloud, because there is no default datastore"
     else:
-        where = f"to the default datastore '{default}', which is not private"
-    yield found(OUTSIDE, place, f"{which} {goes} {where}; write {fix} under settings, or give each a path")
+        where = f"to the default datastore {graph.default_datastore}, which is not private"
+    store = min(policy.private)
+    fix = f"write default_datastore: azureml:{store} under settings"
+    if "jobs" not in places.fields(root):
+        fix = f"write path: {_SHORT}{store}/paths/…"
+    yield found(OUTSIDE, place, f"{which} {goes} {where}; {fix}")
+
+
+def _nested(pipeline: _Pipeline) -> Iterator[Finding]:
+    """Settings of pipelines within the pipeline: whether Azure ML heeds them or not, they must not say otherwise."""
+    policy = pipeline.policy
+    scopes = {id(scope.root): scope for node in pipeline.written.values() for scope in _outer(node)}
+    for scope in scopes.values():
+        assert scope.node is not None
+        for where, root in ((scope.document, scope.root), (scope.node.scope.document, scope.node.node)):
+            store, compute = value(root, "settings", "default_datastore"), value(root, "settings", "default_compute")
+            name = scalar(store)
+            if store is not None and name is not None and (datastore_of(name) not in policy.private or _is_long(name)):
+                message = f"the default datastore of this inner pipeline is '{name}', which is not private; remove it"
+                yield found(OUTSIDE, where.place(store), message)
+            name = scalar(compute)
+            if compute is not None and name is not None and name.removeprefix("azureml:") not in policy.computes:
+                message = f"the policy names no compute '{name}', the default of this inner pipeline; remove it"
+                yield found(COMPUTE, where.place(compute), message)
+
+
+def _outer(node: Written) -> Iterator[places.Scope]:
+    """The pipelines at nodes of others that a step lies in."""
+    scope = node.scope
+    while scope.node is not None:
+        yield scope
+        scope = scope.node.scope
 
 
 def _is_long(uri: str) -> bool:
@@ -487,12 +519,16 @@ def _text(pipeline: _Pipeline, node: yaml.Node) -> str:
 def _services(pipeline: _Pipeline, step: Step) -> Iterator[Finding]:
     node: Written | None = pipeline.written.get(step.name)
     while node is not None:
-        for name, (key, _) in places.fields(node.value("services")).items():
-            yield found(SERVICE, node.scope.document.place(key), f"the job opens the service '{name}'; remove it")
-        locations = node.value("resources", "locations")
-        for item in locations.value if isinstance(locations, yaml.SequenceNode) else ():
-            yield from region(node.scope.document, item, pipeline.policy)
+        yield from _opened(node.scope.document, node.node, pipeline.policy)
         node = node.scope.node
+
+
+def _opened(document: Document, node: yaml.Node | None, policy: Policy) -> Iterator[Finding]:
+    for name, (key, _) in places.fields(value(node, "services")).items():
+        yield found(SERVICE, document.place(key), f"the job opens the service '{name}'; remove it")
+    locations = value(node, "resources", "locations")
+    for item in locations.value if isinstance(locations, yaml.SequenceNode) else ():
+        yield from region(document, item, policy)
 
 
 def region(document: Document, node: yaml.Node | None, policy: Policy) -> Iterator[Finding]:

@@ -53,7 +53,7 @@ def edgeml(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
             SETTINGS.replace("azureml:stackhub", "lake")
             + "jobs:\n  a: {command: echo, outputs: {o: {type: uri_file}}}\n",
             "pipeline.yml:1:31 output-outside",
-            "output 'o' of 'a' goes to the default datastore 'lake', which is not private; write default_datastore",
+            "output 'o' of 'a' goes to the default datastore lake, which is not private; write default_datastore",
         ),
         (
             SETTINGS + "jobs:\n  a: {command: echo, compute: azureml:gpu}\n",
