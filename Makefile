@@ -33,6 +33,7 @@ lock: $(VENV)/.dev ## compile the locks anew from pyproject.toml
 	@$(COMPILE) --extra all -c requirements/dev.lock -o requirements/runtime.lock
 	@$(BIN)/uv pip compile pyproject.toml --extra train --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-annotate --quiet -c requirements/dev.lock -o environments/training/requirements.lock
+	@$(BIN)/edgeml check --fix
 
 bench: bench-run bench-ingest bench-demo bench-check ## all benchmarks (slow)
 

@@ -1,6 +1,7 @@
 """Everything that can be said to be wrong before anything runs.
 
 check(paths)                          findings, by place
+fix(paths)                            the versions of environments written as their content demands
 RULES                                 every rule
 render(findings, rules, format)       text, github, json or sarif
 """
@@ -13,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgeml.check.finding import Finding, Rule
     from edgeml.check.rules import RULES
-    from edgeml.check.run import check
+    from edgeml.check.run import check, fix
     from edgeml.check.show import FORMATS, render
 
-__all__ = ["FORMATS", "RULES", "Finding", "Rule", "check", "render"]
+__all__ = ["FORMATS", "RULES", "Finding", "Rule", "check", "fix", "render"]
 
 _HOMES = {
     "Finding": "finding",
     "Rule": "finding",
     "RULES": "rules",
-    "check": "run",
+    **dict.fromkeys(("check", "fix"), "run"),
     "FORMATS": "show",
     "render": "show",
 }

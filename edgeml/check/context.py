@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from edgeml.check import document, format, kinds
 from edgeml.check.document import Document
 from edgeml.check.finding import Finding
-from edgeml.pipeline import PipelineError
+from edgeml.pipeline import Graph, PipelineError, resolve
 from edgeml.pipeline.graph import Component
 from edgeml.policy import Policy
 from edgeml.project import SETTINGS_FILE
@@ -35,6 +35,7 @@ class Context:
         self._modules: dict[str, Module] = {}
         self._listings: dict[tuple[str, tuple[str, ...]], Listing] = {}
         self._remembered: dict[Any, Any] = {}
+        self._graphs: dict[str, Graph | PipelineError] = {}
         self._unfit: dict[str, list[Finding]] = {}
         self._surveys: dict[str, Survey] = {}
 
@@ -87,6 +88,19 @@ class Context:
             self._remembered[key] = make()
         made: T = self._remembered[key]
         return made
+
+    def graph(self, path: str) -> Graph:
+        """The graph of a pipeline as it would run anywhere. Raises PipelineError where it would not."""
+        path = os.path.abspath(path)
+        if path not in self._graphs:
+            try:
+                self._graphs[path] = resolve(path, here=False)
+            except PipelineError as error:
+                self._graphs[path] = error
+        graph = self._graphs[path]
+        if isinstance(graph, PipelineError):
+            raise graph
+        return graph
 
     def unfit(self, path: str) -> list[Finding]:
         """What is wrong with a file as YAML or with its format; other rules are not asked of it then."""

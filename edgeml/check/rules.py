@@ -6,14 +6,17 @@ import os
 from collections.abc import Iterator
 
 from edgeml.check import (
+    assets,
     bindings,
     code,
     command,
     contracts,
     document,
     format,
+    pins,
     ports,
     records,
+    residency,
     runnable,
     schemas,
     sdk,
@@ -24,7 +27,9 @@ from edgeml.check import (
     workflows,
 )
 from edgeml.check.context import Context
+from edgeml.check.document import Document
 from edgeml.check.finding import Finding, Rule
+from edgeml.policy import POLICY_FILE
 
 RULES: tuple[Rule, ...] = (
     *document.RULES,
@@ -36,6 +41,8 @@ RULES: tuple[Rule, ...] = (
     *command.RULES,
     *code.RULES,
     *tracking.RULES,
+    *residency.RULES,
+    *pins.RULES,
     *contracts.RULES,
     *records.RULES,
     *workflows.RULES,
@@ -43,6 +50,9 @@ RULES: tuple[Rule, ...] = (
     *sdk.RULES,
     *silence.RULES,
 )
+
+# What the residency policy decides nobody else does.
+FIRM = frozenset(rule.id for rule in (*residency.RULES, pins.REGISTRY))
 
 _DEMANDS: tuple[runnable.Rules, ...] = (code.check, tracking.check)
 _BY_PLACE: dict[str, runnable.Rules] = {
@@ -54,6 +64,9 @@ _BY_PLACE: dict[str, runnable.Rules] = {
 
 def check(path: str, context: Context) -> Iterator[Finding]:
     """The findings of one file: as one of ours or of GitHub's by its place, else as Azure ML's by what it holds."""
+    if pins.is_source(path):
+        yield from pins.check_source(path, context)
+        return
     read, findings = context.read(path)
     place = kind_by_place(path, context.root)
     if place:
@@ -62,9 +75,20 @@ def check(path: str, context: Context) -> Iterator[Finding]:
             yield from _BY_PLACE[place](read, context)
         return
     yield from runnable.check(path, context)
+    yield from _by_policy(read, context)
     if not context.unfit(path):
         for rules in _DEMANDS:
             yield from rules(read, context)
+
+
+def _by_policy(read: Document, context: Context) -> Iterator[Finding]:
+    """What the residency policy demands; asked of wrong formats too, since those may be silenced and a leak may not."""
+    if os.path.abspath(read.path) == os.path.join(context.root, POLICY_FILE):
+        yield from residency.check_policy(context)
+    yield from assets.check(read, context)
+    yield from pins.check(read, context)
+    if residency.is_job(read):
+        yield from residency.check(read, context)
 
 
 def kind_by_place(path: str, root: str) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from edgeml.check import kinds, rules, runnable
+from edgeml.check import environments, kinds, pins, residency, rules, runnable
 from edgeml.check.context import Context
 from edgeml.check.finding import Finding
 from edgeml.errors import EdgemlError
@@ -37,7 +37,22 @@ def check(
         findings.update(tools.findings([*files, *_scripts(paths or _default(context.root))]))
     if with_sdk:
         findings.update(finding for file in files for finding in _second_opinion(file, context))
-    return runnable.kept(findings, (*files, *context.parsed), context)
+    firm = rules.FIRM if context.is_governed else frozenset()
+    kept = runnable.kept(findings, (*files, *context.parsed), context, firm)
+    pipelines = [file for file in files if file.endswith(_SUFFIXES) and not rules.kind_by_place(file, context.root)]
+    return [*kept, *residency.unjudged(pipelines, kept, context)]
+
+
+def fix(paths: list[str]) -> list[str]:
+    """Write the versions of the repository's environments into the files and folders; returns the changed files.
+
+    Raises EdgemlError where a path does not exist.
+    """
+    from edgeml import project
+
+    context = Context(str(project.root()))
+    files = {os.path.relpath(file) for path in paths or _default(context.root) for file in _files(path)}
+    return environments.fix(context, files)
 
 
 def _second_opinion(path: str, context: Context) -> Iterator[Finding]:
@@ -55,10 +70,14 @@ def _default(root: str) -> list[str]:
 
 def _scripts(paths: list[str]) -> list[str]:
     """The Python files below the paths."""
-    return sorted({os.path.relpath(file) for path in paths for file in _files(path, (".py",))})
+    return sorted({os.path.relpath(file) for path in paths for file in _files(path, lambda name: name.endswith(".py"))})
 
 
-def _files(path: str, suffixes: tuple[str, ...] = (*_SUFFIXES, SETTINGS_FILE)) -> Iterator[str]:
+def _is_checked(name: str) -> bool:
+    return name.endswith(_SUFFIXES) or name == SETTINGS_FILE or pins.is_source(name)
+
+
+def _files(path: str, is_wanted: Callable[[str], bool] = _is_checked) -> Iterator[str]:
     if os.path.isfile(path):
         yield path
         return
@@ -66,4 +85,4 @@ def _files(path: str, suffixes: tuple[str, ...] = (*_SUFFIXES, SETTINGS_FILE)) -
         raise EdgemlError(f"{path} does not exist; name a file or a folder")
     for folder, folders, names in os.walk(path):
         folders[:] = [name for name in folders if name not in _BEYOND]
-        yield from (os.path.join(folder, name) for name in names if name.endswith(suffixes))
+        yield from (os.path.join(folder, name) for name in names if is_wanted(name))

@@ -48,13 +48,15 @@ def refusals(files: Iterable[str], context: Context) -> list[Finding]:
     return [finding for finding in kept(found, (), context) if finding.severity == ERROR]
 
 
-def kept(findings: Iterable[Finding], files: Iterable[str], context: Context) -> list[Finding]:
+def kept(
+    findings: Iterable[Finding], files: Iterable[str], context: Context, firm: frozenset[str] = frozenset()
+) -> list[Finding]:
     """The findings that nobody silenced, in the order of their places, and those about silencers in the files.
 
-    What one file shows of another, a pipeline of its component, is silenced where it stands.
+    What one file shows of another, a pipeline of its component, is silenced where it stands; `firm` rules nowhere.
     """
     by_file: dict[str, list[Finding]] = {file: [] for file in files}
     for finding in findings:
         by_file.setdefault(finding.path, []).append(finding)
-    left = [one for file, here in by_file.items() for one in silence.apply(file, context.lines(file), here)]
+    left = [one for file, here in by_file.items() for one in silence.apply(file, context.lines(file), here, firm)]
     return sorted(left, key=lambda finding: (finding.path, finding.line, finding.column, finding.rule))

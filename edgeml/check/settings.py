@@ -45,7 +45,6 @@ RULES = (KEY, PLACEHOLDER, NOT_READY)
 
 KEYS: dict[str, dict[str, type]] = {
     "storage": {"account_url": str, "account_name": str, "container": str, "ca_bundle": str, "port": int},
-    "datastores": {"edge": list},
     "registry": {"tracking_uri": str, "model": str},
 }
 SECRETS: dict[str, tuple[str, ...]] = {"storage": ("account_key", "sas_token")}

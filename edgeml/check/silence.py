@@ -29,8 +29,10 @@ RULES = (UNUSED, BARE)
 _SILENCER = re.compile(r"#\s*edgeml:\s*allow\s+(?P<rule>[a-z-]+)\s*,?\s*(?P<reason>.*)$")
 
 
-def apply(path: str, lines: list[str], findings: Iterable[Finding]) -> Iterator[Finding]:
-    """The findings of a file that nobody silenced, and those about the silencers themselves."""
+def apply(
+    path: str, lines: list[str], findings: Iterable[Finding], firm: frozenset[str] = frozenset()
+) -> Iterator[Finding]:
+    """The findings of a file that nobody silenced, and those about its silencers; `firm` rules cannot be silenced."""
     allowed: dict[tuple[int, str], tuple[Place, str]] = {}
     for number, line in enumerate(lines, start=1):
         match = _SILENCER.search(line)
@@ -40,12 +42,16 @@ def apply(path: str, lines: list[str], findings: Iterable[Finding]) -> Iterator[
     used = set()
     for finding in findings:
         key = (finding.line, finding.rule)
-        if key in allowed and allowed[key][1]:
+        if key in allowed and allowed[key][1] and finding.rule not in firm:
             used.add(key)
         else:
             yield finding
     for key, (place, reason) in allowed.items():
         if not reason:
             yield found(BARE, place, f"this silencer of {key[1]} gives no reason; add ', because …'")
+        elif key[1] in firm:
+            yield found(
+                UNUSED, place, f"{key[1]} cannot be silenced, the residency policy decides; remove the silencer"
+            )
         elif key not in used:
             yield found(UNUSED, place, f"there is no finding of {key[1]} here; remove the silencer")

@@ -17,6 +17,7 @@ EXAMPLES = [
     "edgeml check --format sarif > check.sarif       # for an editor, or GitHub's code scanning",
     "edgeml check --with-tools --ready azure         # also other checkers, and what Azure needs",
     "edgeml check --explain unknown-key",
+    "edgeml check --fix                              # after a lock changed: the versions of its environment",
 ]
 
 
@@ -31,14 +32,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--with-sdk", action="store_true", help="ask azure-ai-ml's own loader too (a second more)")
     parser.add_argument("--explain", default="", metavar="RULE", help="say why a rule exists, with examples")
+    parser.add_argument(
+        "--fix", action="store_true", help="write the versions that environments' content demands, first"
+    )
 
 
 def execute(args: argparse.Namespace) -> int:
-    from edgeml.check import RULES, check, render
+    from edgeml.check import RULES, check, fix, render
 
     if args.explain:
         print(_explained(args.explain))
         return 0
+    for file in fix(args.paths) if args.fix else ():
+        print(f"edgeml: rewrote {file}", file=sys.stderr)
     findings = check(args.paths, args.ready, with_tools=args.with_tools, with_sdk=args.with_sdk)
     shown = render(findings, RULES, args.format)
     if shown:

@@ -8,7 +8,7 @@ import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from edgeml import project
+from edgeml import policy, project
 from edgeml.errors import EdgemlError
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def run(
 
         launcher = environment.prepare(env, graph, maps or {}, project.state_folder(), _say)
     asked = {need for step in graph.steps.values() for need in step.component.tags.get(NEEDS_TAG, "").split()}
-    bound = graph.default_datastore or any(o.uri for step in graph.steps.values() for o in step.outputs.values())
+    rules = policy.governing(graph.file)
     with ExitStack() as stack:
         provided = {}
         if "storage" in asked:
@@ -136,7 +136,7 @@ def run(
             force=force,
             jobs=jobs,
             python=_interpreter(python),
-            edge_datastores=project.edge_datastores() if bound else frozenset(),
+            edge_datastores=rules.private,
             provided=provided,
             variables=variables,
             launcher=launcher,

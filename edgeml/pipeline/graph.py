@@ -11,10 +11,15 @@ from edgeml.pipeline.ports import Input, Literal, Output, render
 
 
 class Data(NamedTuple):
-    """A file or folder on this machine, by absolute path."""
+    """A file or folder on this machine, by absolute path.
+
+    `source` is the remote reference that it stands for, as written or as its data asset says; empty for what is local.
+    In a graph that is not to run here `path` may be that reference too, or empty where no value is given yet.
+    """
 
     path: str
     type: str
+    source: str = ""
 
 
 class FromStep(NamedTuple):
@@ -139,6 +144,15 @@ def sources_of(value: Value) -> list[FromStep]:
         return [value]
     if isinstance(value, Text):
         return [part for part in value.parts if isinstance(part, FromStep)]
+    return []
+
+
+def data_of(value: Value) -> list[Data]:
+    """The data from outside the pipeline that a value is made of."""
+    if isinstance(value, Data):
+        return [value]
+    if isinstance(value, Text):
+        return [part for part in value.parts if isinstance(part, Data)]
     return []
 
 

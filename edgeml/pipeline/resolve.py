@@ -291,12 +291,13 @@ class Resolver:
     def override(self, declared: Mapping, name: str, port: Input, given: str) -> Value:
         if not port.is_literal:
             path = self.maps.get(given, given)
+            source = given if load.is_remote(given) else _reference(declared[name])
             if load.is_remote(path):
                 raise at(declared, name, f"input '{name}' is {given}, which is not on this machine; give a local path")
             path = os.path.abspath(os.path.expanduser(path.removeprefix("file:")))
             if not os.path.exists(path):
                 raise at(declared, name, f"input '{name}' is {given}, which does not exist")
-            return Data(path, port.type)
+            return Data(path, port.type, source)
         return _checked(given, port, declared, name)
 
     def root_value(self, root: Scope, declared: Mapping, name: str, port: Input) -> Value | None:
@@ -350,7 +351,9 @@ class Resolver:
         if isinstance(value, Data):
             if port.is_literal:
                 return value
-            return value if value.type == port.type else Data(value.path, port.type)
+            # A data asset does not become a model, which may be public, by arriving where one is asked for.
+            kept = port.type.endswith("_model") and not value.type.endswith("_model")
+            return value if kept else value._replace(type=port.type)
         if port.is_literal:
             return _checked(value, port, mapping, key)
         # A plain string at an input for data is its path.
@@ -445,7 +448,7 @@ class Resolver:
             path = load.local_path(written, mapping.file)
         if not os.path.exists(path):
             raise at(mapping, key, f"the path {os.path.relpath(path)} does not exist", "missing-path")
-        return Data(path, type_)
+        return Data(path, type_, written if load.is_remote(written) else "")
 
     def remote(self, reference: str, type_: str, mapping: Mapping, key: str) -> Value:
         """What lies elsewhere: as a data asset beside the pipeline says, else noted, to be refused with the others."""
@@ -458,7 +461,7 @@ class Resolver:
         path = load.text(asset, "path") if asset is not None else ""
         if asset is None or (load.is_remote(path) and path not in self.maps):
             self.unmapped.append((mapping.file, mapping.line_of(key), reference))
-            return Data(reference, type_)
+            return Data(reference, type_, path or reference)
         self.components.documents[asset.file] = asset
         return self.data(path, load.text(asset, "type") or type_, asset, "path")
 
@@ -536,6 +539,12 @@ def _pipeline_port(declared: Mapping, name: str) -> Input:
     if isinstance(spec, Mapping) and ("type" in spec or not spec.keys() & {"path", "value"}):
         return load.input_port(declared, name)
     return load.value_port(spec, declared.line_of(name))
+
+
+def _reference(spec: Any) -> str:
+    """The remote path of an input as declared, empty where there is none."""
+    path = spec.get("path") if isinstance(spec, Mapping) else spec
+    return path if isinstance(path, str) and load.is_remote(path) else ""
 
 
 def unset(type_: str) -> Unset:

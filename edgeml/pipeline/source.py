@@ -96,8 +96,11 @@ def tried(refuse: Refuse, instead: T, read: Callable[P, T], *args: P.args, **kwa
         return instead
 
 
-def read(path: str) -> Mapping:
-    """The mapping in a YAML file, read as Azure ML's SDK reads it (YAML 1.1, the last of equal keys wins)."""
+def read(path: str, *, unique: bool = False) -> Mapping:
+    """The mapping in a YAML file, read as Azure ML's SDK reads it (YAML 1.1, the last of equal keys wins).
+
+    Where keys must be `unique`, equal ones are refused. Raises PipelineError for whatever cannot be read.
+    """
     try:
         with open(path, encoding="utf-8-sig") as stream:
             text = stream.read()
@@ -107,13 +110,15 @@ def read(path: str) -> Mapping:
         raise PipelineError("a folder, where a YAML file is expected; name the file in it", path) from None
     except UnicodeDecodeError:
         raise PipelineError("not UTF-8 text; save it as UTF-8", path) from None
+    except OSError as error:
+        raise PipelineError(f"cannot be read ({error.strerror}); check its permissions", path) from None
     try:
         if is_too_deep(text):
             raise PipelineError(f"more than {MAX_DEPTH} levels lie within each other", path)
         loader = _Loader(text)
         try:
             node = loader.get_single_node()
-            content = Builder(loader, path).build(node) if node is not None else None
+            content = Builder(loader, path, unique=unique).build(node) if node is not None else None
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
@@ -148,9 +153,10 @@ def is_too_deep(text: str, limit: int = MAX_DEPTH) -> bool:
 class Builder:
     """Turns composed YAML nodes into values, keeping lines that PyYAML's own constructor drops."""
 
-    def __init__(self, loader: Any, file: str) -> None:
+    def __init__(self, loader: Any, file: str, *, unique: bool = False) -> None:
         self.loader = loader
         self.file = file
+        self.unique = unique
         self.built: dict[int, Any] = {}  # by node: an alias is the same object, and a bomb of aliases stays small
 
     def build(self, node: yaml.Node) -> Any:
@@ -169,6 +175,10 @@ class Builder:
             key = self.build(key_node)
             if isinstance(key, (dict, list)):
                 raise PipelineError("a mapping key must be a plain value", self.file, key_node.start_mark.line + 1)
+            if self.unique and key in result:
+                first = result.key_lines[key]
+                message = f"'{key}' stands on line {first} already; remove one"
+                raise PipelineError(message, self.file, key_node.start_mark.line + 1)
             result[key] = self.build(value_node)
             result.key_lines[key] = key_node.start_mark.line + 1
         return result
