@@ -181,6 +181,14 @@ def test_a_hostile_file_is_a_finding(here: Path, content: bytes, rule: str) -> N
     assert not (here / "owned").exists() and time.monotonic() - began < 20
 
 
+def test_a_link_to_nothing_is_a_finding(here: Path) -> None:
+    (here / "gone.yml").symlink_to(here / "nowhere")
+    (here / "pipeline.yml").write_text("jobs: {a: {component: ./gone.yml}, b: {component: ./folder.yml}}\n")
+    (here / "folder.yml").mkdir()
+    rules = [(finding.path, finding.rule) for finding in check(["."])]
+    assert rules == [("gone.yml", "yaml-syntax"), ("pipeline.yml", "missing-path"), ("pipeline.yml", "missing-path")]
+
+
 def test_a_folder_that_links_to_itself_is_walked_once(here: Path) -> None:
     (here / "again").symlink_to(here)
     (here / "pipeline.yml").write_text("jobs: {a: {command: x}}\n")
