@@ -19,10 +19,12 @@ class Failed(Exception):  # noqa: N818 - an outcome to report, not a defect
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds from start to exit, and the peak resident MB of the process or of the largest that it waited for."""
+    """Seconds from start to exit, the peak resident MB of the process or of the largest that it waited for, and the
+    processor's seconds of all of them."""
 
     seconds: float
     peak: float
+    cpu: float = 0.0
 
 
 def measure(command: Sequence[str], cwd: Path, environment: Mapping[str, str], log: Path) -> Measured:
@@ -38,7 +40,7 @@ def measure(command: Sequence[str], cwd: Path, environment: Mapping[str, str], l
     if process.returncode:
         told = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
         raise Failed(f"`{' '.join(command)[:200]}` ended with {process.returncode}: " + " / ".join(told[-3:])[-600:])
-    return Measured(seconds, usage.ru_maxrss / _UNIT)
+    return Measured(seconds, usage.ru_maxrss / _UNIT, usage.ru_utime + usage.ru_stime)
 
 
 def edgeml() -> str:

@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 
 import yaml
 
-from edgeml.check import dockerfile, environments, image, kinds, requirement
+from edgeml.check import environments, image, kinds
 from edgeml.check.context import Context
 from edgeml.check.document import Document, entries, scalar, walk
 from edgeml.check.finding import ERROR, Finding, Place, Rule, found
@@ -235,6 +235,8 @@ def _image(reference: str, place: Place, policy: Policy) -> Iterator[Finding]:
 
 
 def _dockerfile(path: str, context: Context, policy: Policy) -> Iterator[Finding]:
+    from edgeml.check import dockerfile, requirement
+
     text = "\n".join(context.lines(path))
     for named in dockerfile.images(text):
         place = Place(os.path.relpath(path), named.line, 1)
@@ -254,11 +256,15 @@ def _dockerfile(path: str, context: Context, policy: Policy) -> Iterator[Finding
 
 
 def _requirements(path: str, context: Context, policy: Policy) -> Iterator[Finding]:
+    from edgeml.check import requirement
+
     for line, asked in requirement.of_file("\n".join(context.lines(path))):
         yield from _package(asked, Place(os.path.relpath(path), line, 1))
 
 
 def _conda(document: Document, root: yaml.Node | None) -> Iterator[Finding]:
+    from edgeml.check import requirement
+
     listed = value(root, "dependencies")
     for item in listed.value if isinstance(listed, yaml.SequenceNode) else ():
         text = scalar(item)
@@ -273,6 +279,10 @@ def _conda(document: Document, root: yaml.Node | None) -> Iterator[Finding]:
 
 
 def _command(document: Document, node: yaml.Node, text: str) -> Iterator[Finding]:
+    if "pip" not in text:
+        return
+    from edgeml.check import requirement
+
     for _, asked in requirement.of_command(text):
         first = node.start_mark.line
         for number, line in enumerate(document.lines[first : node.end_mark.line + 1], start=first + 1):
@@ -285,6 +295,8 @@ def _command(document: Document, node: yaml.Node, text: str) -> Iterator[Finding
 
 
 def _package(asked: str, place: Place) -> Iterator[Finding]:
+    from edgeml.check import requirement
+
     why = requirement.why_unpinned(asked)
     if why:
         shown = re.sub(r"//[^/@\s]*@", "//", asked)  # an address may hold a credential
