@@ -265,7 +265,8 @@ def _problem(scope: Scope, path: list[str], written: str) -> tuple[Rule | None, 
     if path[:1] != ["parent"]:
         return None, ""
     if path[1:2] == ["inputs"] and len(path) > 2:
-        names = [str(name) for name in scope.inputs]
+        declared = scope.document.get("inputs")
+        names = [str(name) for name in declared] if isinstance(declared, dict) else []
         if ".".join(path[2:]) in names or path[2] in names:
             return None, ""
         return UNKNOWN_INPUT, f"{written} names no input of the pipeline; {_near(path[2], names, 'under its inputs')}"

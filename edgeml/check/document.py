@@ -87,10 +87,14 @@ class Document:
 def read(path: str) -> tuple[Document, list[Finding]]:
     """The document in a file and what is wrong with it as YAML."""
     start = Place(path, 1, 1)
-    if os.path.getsize(path) > MAX_BYTES:
-        return Document(path, None, []), [found(HOSTILE, start, f"the file has more than {MAX_BYTES >> 20} MiB")]
-    with open(path, "rb") as stream:
-        content = stream.read()
+    try:
+        if os.path.getsize(path) > MAX_BYTES:
+            return Document(path, None, []), [found(HOSTILE, start, f"the file has more than {MAX_BYTES >> 20} MiB")]
+        with open(path, "rb") as stream:
+            content = stream.read()
+    except OSError as error:
+        problem = f"the file cannot be read ({error.strerror}); restore it, or remove the link to it"
+        return Document(path, None, []), [found(SYNTAX, start, problem)]
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -40,7 +40,8 @@ class _Builder(Builder):
         made = Placed(self.file, node.start_mark.line + 1)
         made.document, made.node = self.document, node
         for pair in node.value:
-            made.nodes[self.build(pair[0])] = pair
+            if isinstance(pair[0], yaml.ScalarNode):
+                made.nodes[pair[0].value] = pair
         return made
 
 
@@ -65,7 +66,11 @@ def place_of(error: PipelineError) -> Place:
         return Place(path, error.line or 1, 1)
     document = mapping.document
     if error.key not in mapping.nodes:
-        return document.place(mapping.node)
+        made_up = error.line != mapping.node.start_mark.line + 1 and 0 < error.line <= len(document.lines)
+        if not made_up:
+            return document.place(mapping.node)
+        line = document.lines[error.line - 1]
+        return Place(path, error.line, len(line) - len(line.lstrip()) + 1)
     key, value = mapping.nodes[error.key]
     if error.part:
         return next((place for place, _ in occurrences(document, value, _pattern(error.part))), document.place(value))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from edgeml.check.context import Context
 from edgeml.check.document import Document
@@ -14,6 +14,9 @@ from edgeml.check.placed import place_of
 from edgeml.pipeline import load
 from edgeml.pipeline.graph import Component
 from edgeml.pipeline.source import at
+
+if TYPE_CHECKING:
+    import ast
 
 
 def _sweep(objective: str, name: str = "rate", space: str = "{type: uniform, min_value: 0, max_value: 1}") -> str:
@@ -102,6 +105,8 @@ def direction(metric: str) -> str:
 
 def metrics_of(component: Component) -> set[str]:
     """The names of the metrics that a component's scripts log; empty where not all can be known."""
+    import ast
+
     names: set[str] = set()
     for path in _scripts(component):
         try:
@@ -120,6 +125,8 @@ def metrics_of(component: Component) -> set[str]:
 
 def _logged(call: ast.Call) -> set[str] | None:
     """The metrics that a call logs; None where their names cannot be known."""
+    import ast
+
     called = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     if called.endswith("autolog") or called in ("log_batch", "evaluate_and_log"):
         return None

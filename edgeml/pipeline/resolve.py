@@ -107,11 +107,12 @@ class Resolver:
 
     def declare(self, scope: Scope) -> None:
         if not scope.jobs:
-            raise at(scope.document, "jobs", "the pipeline has no jobs", "missing-key")
+            self.refuse(at(scope.document, "jobs", "the pipeline has no jobs", "missing-key"))
         for name in scope.jobs:
             node = scope.jobs[name]
             if not isinstance(node, Mapping):
-                raise at(scope.jobs, name, f"node '{name}' must be a mapping")
+                self.refuse(at(scope.jobs, name, f"node '{name}' must be a mapping"))
+                continue
             try:
                 found = self.components.of(name, node)
             except PipelineError as error:
@@ -140,21 +141,23 @@ class Resolver:
 
     def build(self, scope: Scope) -> None:
         for name in scope.jobs:
-            node = scope.jobs[name]
-            nested = scope.nested.get(name)
-            if nested is None and name not in scope.components:
-                continue  # refused before
-            if nested is None:
-                self.steps[scope.prefix + name] = self.step(scope, name, node)
-                continue
-            declared = load.section(nested.document, "inputs")
-            if nested.document is node:
-                # Jobs written in the node itself: its inputs are values, not declarations.
-                nested.inputs = {key: self.value(scope, declared, key) for key in declared}
-            else:
-                ports = {key: _pipeline_port(declared, key) for key in declared}
-                nested.inputs = self.inputs(scope, name, node, ports)
-            self.build(nested)
+            try:
+                if name in scope.nested:
+                    self.enter(scope, name, scope.jobs[name], scope.nested[name])
+                elif name in scope.components:
+                    self.steps[scope.prefix + name] = self.step(scope, name, scope.jobs[name])
+            except PipelineError as error:
+                self.refuse(error)
+
+    def enter(self, scope: Scope, name: str, node: Mapping, nested: Scope) -> None:
+        declared = load.section(nested.document, "inputs")
+        if nested.document is node:
+            # Jobs written in the node itself: its inputs are values, not declarations.
+            nested.inputs = {key: self.value(scope, declared, key) for key in declared}
+        else:
+            ports = {key: _pipeline_port(declared, key) for key in declared}
+            nested.inputs = self.inputs(scope, name, node, ports)
+        self.build(nested)
 
     def step(self, scope: Scope, name: str, node: Mapping) -> Step:
         component = scope.components[name]

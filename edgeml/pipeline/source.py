@@ -166,9 +166,9 @@ class Builder:
         self.loader.flatten_mapping(node)
         result = self.built[id(node)] = self.empty(node)
         for key_node, value_node in node.value:
-            key = self.build(key_node)
-            if isinstance(key, (dict, list)):
+            if not isinstance(key_node, yaml.ScalarNode):
                 raise PipelineError("a mapping key must be a plain value", self.file, key_node.start_mark.line + 1)
+            key = key_node.value  # names are text, also where YAML would make a number or nothing of them
             result[key] = self.build(value_node)
             result.key_lines[key] = key_node.start_mark.line + 1
         return result

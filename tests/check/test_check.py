@@ -185,6 +185,32 @@ def test_a_hostile_file_is_a_finding(here: Path, content: bytes, rule: str) -> N
     assert not (here / "owned").exists() and time.monotonic() - began < 20
 
 
+def test_a_link_to_nothing_is_a_finding(here: Path) -> None:
+    (here / "gone.yml").symlink_to(here / "nowhere")
+    (here / "pipeline.yml").write_text("jobs: {a: {component: ./gone.yml}, b: {component: ./folder.yml}}\n")
+    (here / "folder.yml").mkdir()
+    rules = [(finding.path, finding.rule) for finding in check(["."])]
+    assert rules == [("gone.yml", "yaml-syntax"), ("pipeline.yml", "missing-path"), ("pipeline.yml", "missing-path")]
+
+
+def test_a_pipeline_tells_what_is_wrong_with_its_components(here: Path) -> None:
+    """Where only the pipeline is named: the component's own place, whether its YAML, format or rules are broken."""
+    component = "type: command\nname: c\nversion: 1\nenvironment: azureml:e:1\n"
+    (here / "yaml.yml").write_text(component + "command: [\n")
+    (here / "format.yml").write_text(component + "command: echo\nshiny: 1\n")
+    (here / "rule.yml").write_text(component + "command: echo ${{inputs.x}}\n")
+    jobs = "".join(f"  {name}: {{component: ./{name}.yml}}\n" for name in ("yaml", "format", "rule"))
+    bound = "  last: {component: ./rule.yml, inputs: {z: '${{parent.jobs.yaml.outputs.any}}'}}\n"
+    (here / "pipeline.yml").write_text(f"jobs:\n{jobs}{bound}")
+    found = [(finding.path, finding.line, finding.rule) for finding in check(["pipeline.yml"])]
+    assert found == [
+        ("format.yml", 6, "unknown-key"),
+        ("pipeline.yml", 5, "undeclared-input"),
+        ("rule.yml", 5, "undeclared-placeholder"),
+        ("yaml.yml", 6, "yaml-syntax"),
+    ]
+
+
 def test_a_folder_that_links_to_itself_is_walked_once(here: Path) -> None:
     (here / "again").symlink_to(here)
     (here / "pipeline.yml").write_text("jobs: {a: {command: x}}\n")
