@@ -78,12 +78,15 @@ class Program(Expressions):
     def matters(self, name: str) -> bool:
         """Whether a function or class of this name can have anything to do with a command line."""
         if self.relevant is None:
-            self.relevant = set(self.seeds)
-            grown = True
-            while grown:
-                more = {name for name, used in self.uses.items() if name not in self.relevant and used & self.relevant}
-                self.relevant |= more
-                grown = bool(more)
+            users: dict[str, list[str]] = {}
+            for user, used in self.uses.items():
+                for one in used:
+                    users.setdefault(one, []).append(user)
+            self.relevant, waiting = set(self.seeds), list(self.seeds)
+            while waiting:
+                more = [user for user in users.get(waiting.pop(), ()) if user not in self.relevant]
+                self.relevant.update(more)
+                waiting += more
         return name in self.relevant
 
     def module(self, dotted: str, level: int, scope: Scope) -> Any:
