@@ -118,6 +118,8 @@ def _flag(
         if option.most == 0:
             return at, [Problem(VALUE, word, f"{flag} takes no value; write the flag alone, or not at all")]
         rest = word.head[len(flag) + 1 :]
+        if rest == "--":  # which argparse takes for no value at all
+            return at, []
         parts = ((rest,) if rest else ()) + word.parts[1:]
         return at, list(_value(option, word._replace(parts=parts or ("",)), ports, flag))
     values = words[at:run][: option.most]

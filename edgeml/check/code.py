@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 
@@ -210,6 +209,8 @@ def _has_outputs(path: str) -> bool:
     """Whether a notebook has outputs; one that cannot be read counts as having some."""
     if _size(path) > _MAX_NOTEBOOK:
         return True
+    import json
+
     try:
         with open(path, encoding="utf-8") as stream:
             cells = json.load(stream)["cells"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Iterator
+from itertools import islice
 
 from edgeml.check import arguments, script
 from edgeml.check.context import Context
@@ -116,6 +117,7 @@ _BY_KIND = {
     arguments.VALUE: VALUE,
     arguments.BOOLEAN: BOOLEAN,
 }
+_MOST = 100  # scripts of a command, and problems of a script, that are looked at
 _VARIABLE = {"inputs": "AZURE_ML_INPUT", "outputs": "AZURE_ML_OUTPUT"}
 
 
@@ -125,7 +127,7 @@ def check(document: Document, context: Context) -> Iterator[Finding]:
         listing = _listing(unit, context)
         yield from _idle(unit, listing)
         if listing is not None:
-            for invocation in _invocations(unit):
+            for invocation in islice(_invocations(unit), _MOST):
                 yield from _script(unit, invocation, listing, context)
 
 
@@ -214,7 +216,8 @@ def _script(unit: Unit, invocation: Invocation, listing: Listing, context: Conte
         return (unit.inputs if binding.path[0] == "inputs" else unit.outputs).get(name)
 
     seen = set()
-    for problem_ in arguments.match(invocation.words, interface, port, adds=invocation.adds):
+    problems = arguments.match(invocation.words, interface, port, adds=invocation.adds)
+    for problem_ in islice(problems, _MOST):
         word = problem_.word or invocation.script
         if (problem_.kind, problem_.message) not in seen:
             seen.add((problem_.kind, problem_.message))

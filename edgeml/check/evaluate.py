@@ -100,6 +100,9 @@ class Expressions:
             case ast.ListComp() | ast.SetComp() | ast.GeneratorExp():
                 return self.comprehension(node, scope)
             case ast.Lambda():
+                for name in ast.walk(node.body):
+                    if isinstance(name, ast.Name):
+                        self.lose(scope.find(name.id))
                 return UNKNOWN
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.expr):
@@ -221,7 +224,7 @@ class Expressions:
         items = self.items(self.value(first.iter, scope))
         if items is None or len(node.generators) > 1 or first.ifs:
             for generator in node.generators:
-                self.value(generator.iter, inner)
+                self.lose(self.value(generator.iter, inner))
                 self.assign(generator.target, UNKNOWN, inner, anew=True)
             self.lose(self.value(node.elt, inner))
             return UNKNOWN
@@ -273,4 +276,6 @@ class Expressions:
                 if found is not None:
                     return found
                 waiting += here.bases
+            elif isinstance(owner, Object) and not (isinstance(here, External) and here.name == "object"):
+                return Method(owner, name)  # of a foreign class
         return UNKNOWN

@@ -49,7 +49,7 @@ class Program(Expressions):
         super().__init__(files)
         self.roots = roots
         self.modules: dict[str, Scope] = {}
-        self.rewritten = False  # the program changes its own command line
+        self.opaque = False  # something cannot be followed that may change any parser, or the command line
         self.unsure = 0
         self.depth = 0
         self.uses: dict[str, set[str]] = {}
@@ -78,12 +78,15 @@ class Program(Expressions):
     def matters(self, name: str) -> bool:
         """Whether a function or class of this name can have anything to do with a command line."""
         if self.relevant is None:
-            self.relevant = set(self.seeds)
-            grown = True
-            while grown:
-                more = {name for name, used in self.uses.items() if name not in self.relevant and used & self.relevant}
-                self.relevant |= more
-                grown = bool(more)
+            users: dict[str, list[str]] = {}
+            for user, used in self.uses.items():
+                for one in used:
+                    users.setdefault(one, []).append(user)
+            self.relevant, waiting = set(self.seeds), list(self.seeds)
+            while waiting:
+                more = [user for user in users.get(waiting.pop(), ()) if user not in self.relevant]
+                self.relevant.update(more)
+                waiting += more
         return name in self.relevant
 
     def module(self, dotted: str, level: int, scope: Scope) -> Any:
@@ -205,8 +208,10 @@ class Program(Expressions):
                         self.value(child, scope)
 
     def loop(self, node: ast.For | ast.AsyncFor, scope: Scope, frame: Frame) -> None:
-        items = self.items(self.value(node.iter, scope))
+        run_over = self.value(node.iter, scope)
+        items = self.items(run_over)
         if items is None:
+            self.lose(run_over)
             self.assign(node.target, UNKNOWN, scope)
             self.branch(node.body, scope, frame)
             return
@@ -251,7 +256,7 @@ class Program(Expressions):
         value = self.value(target, scope)
         inner = self.value(target.value, scope) if isinstance(target, ast.Subscript) else None
         if any(isinstance(it, External) and it.name == "sys.argv" for it in (value, inner)):
-            self.rewritten = True
+            self.opaque = True
 
     # Calls
 
@@ -354,7 +359,10 @@ class Program(Expressions):
         if tracked is not None:
             return tracked
         if name.startswith("sys.argv."):
-            self.rewritten = self.rewritten or not name.endswith((".copy", ".index", ".count"))
+            self.opaque = self.opaque or not name.endswith((".copy", ".index", ".count"))
+            return UNKNOWN
+        if name == "super":
+            self.opaque = True  # which method that is depends on the classes around
             return UNKNOWN
         if name in _SAME and len(args) == 1:
             items = self.items(args[0])
@@ -415,6 +423,8 @@ class Program(Expressions):
             self.lost(value)
         elif isinstance(value, Method):
             self.lose(value.of, seen + 1)
+        elif isinstance(value, Function):
+            self.opaque = self.opaque or self.matters(value.node.name)
         elif seen < 4 and isinstance(value, Items):
             for item in value.items:
                 self.lose(item, seen + 1)

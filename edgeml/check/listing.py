@@ -6,8 +6,6 @@ import os
 from itertools import islice
 from typing import NamedTuple
 
-from edgeml.engine import snapshot
-
 MAX_FILES = 2000
 
 
@@ -28,6 +26,8 @@ class Listing(NamedTuple):
 
 def of(code: str, includes: tuple[str, ...]) -> Listing:
     """The listing of a code folder (or file) and includes, by absolute path; what does not exist is passed over."""
+    from edgeml.engine import snapshot
+
     present = code if os.path.exists(code) else ""
     found = snapshot.contents(present, tuple(path for path in includes if os.path.exists(path)))
     try:

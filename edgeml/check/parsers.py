@@ -84,7 +84,7 @@ def read(entry: str, files: Files, roots: tuple[str, ...], function: str = "") -
         return Interface()
     (parser,) = parsers.values()
     made = parser.interface(lenient=all(known for _, known in program.parsed))
-    return made._replace(complete=made.complete and not program.rewritten)
+    return made._replace(complete=made.complete and not program.opaque)
 
 
 class _Program(Program):

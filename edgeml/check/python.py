@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import os
-import symtable
 import warnings
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import symtable
 
 MAX_BYTES = 1 << 20
 
@@ -100,6 +102,8 @@ def shared_arguments(module: Module) -> list[tuple[ast.Name, str]]:
             names -= {inner.id for inner in _bound(node)}
     if not names:
         return []
+    import symtable
+
     try:
         table = symtable.symtable(module.text, module.path, "exec")
     except (SyntaxError, ValueError, RecursionError):

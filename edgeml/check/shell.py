@@ -14,7 +14,7 @@ from typing import NamedTuple
 from edgeml.pipeline.expressions import Binding, references
 
 _PLACEHOLDER = re.compile(r"\$\{\{[^{}]*\}\}")
-_VARIABLE = re.compile(r"\$(\{[^}]*\}|\w+|[?@*#!$-])")
+_VARIABLE = re.compile(r"\$(\{[^}]{0,200}\}|\w+|[?@*#!$-])")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*\+?=")
 _PYTHON = re.compile(r"(.*/)?python(\d(\.\d+)?)?$")
 _KEYWORDS = frozenset(
@@ -111,15 +111,12 @@ class _Lexer:
     def add(self, part: str | Binding) -> None:
         if self.start < 0:
             self.start = self.at
-        if isinstance(part, str) and self.parts and isinstance(self.parts[-1], str):
-            self.parts[-1] += part
-        else:
-            self.parts.append(part)
+        self.parts.append(part)
 
     def end_word(self) -> None:
         if self.start >= 0 and self.commands is not None:
             if not self.drop:
-                parts = tuple(part for part in self.parts if part != "") or ("",)
+                parts = tuple(_joined(self.parts)) or ("",)
                 word = Word(parts, self.start, self.at, self.many, self.dynamic, self.bare, self.group)
                 self.commands[-1].append(word)
             self.drop = False
@@ -141,7 +138,10 @@ class _Lexer:
             elif text.startswith("$[[", self.at):
                 self.end_word()
                 end = text.find("]]", self.at)
-                self.group, self.grouped = tuple(references(text[self.at : end if end > 0 else len(text)])), True
+                if end < 0 or self.grouped:
+                    self.commands = None
+                    break
+                self.group, self.grouped = tuple(references(text[self.at : end])), True
                 self.at += 3
             elif self.grouped and text.startswith("]]", self.at):
                 self.end_word()
@@ -258,6 +258,21 @@ class _Lexer:
             self.at += 1
             if depth == 0 and text[self.at - 1] == ")":
                 return
+
+
+def _joined(parts: list[str | Binding]) -> Iterator[str | Binding]:
+    """The parts of a word with its letters put together."""
+    letters: list[str] = []
+    for part in parts:
+        if isinstance(part, str):
+            letters.append(part)
+            continue
+        if text := "".join(letters):
+            yield text
+        letters = []
+        yield part
+    if text := "".join(letters):
+        yield text
 
 
 def split(command: str) -> list[list[Word]]:

@@ -134,6 +134,11 @@ BODIES = {
     "foreign helper": ("import somewhere\nsomewhere.add_arguments(parser)", "?"),
     "foreign method": ("parser.add_arguments_from(sys)", "?"),
     "given away in a list": ("sys.path.extend([parser])", "?"),
+    "a lambda": ('add = lambda name: parser.add_argument(name)\nadd("--a")', "?"),
+    "a partial": ('import functools\nadd = functools.partial(parser.add_argument)\nadd("--a")', "?"),
+    "a function given away": ('def add(n): parser.add_argument(n)\nfor_each(["--a"], add)', "?"),
+    "its actions changed": ("for action in parser._actions:\n    action.required = False", "?"),
+    "a table of helpers": ('def add(p): p.add_argument("--a")\n{"a": add}[sys.argv[0]](parser)', "?"),
     "prefix characters": ("parser = argparse.ArgumentParser(prefix_chars='+')", "?"),
     "argv rewritten": ('parser.add_argument("--a")\nsys.argv.append("--a=1")', "--a ?"),
     "argv replaced": ('parser.add_argument("--a")\nsys.argv = ["s", "--a=1"]', "--a ?"),
@@ -210,6 +215,23 @@ PROGRAMS = {
     "parsed from elsewhere": (
         "import argparse, shlex\np = argparse.ArgumentParser()\np.add_argument('--a')\np.parse_args(shlex.split(''))\n",
         "--a ?",
+    ),
+    "a class above": (
+        "import argparse\nclass B:\n    def add(self):\n        self.p.add_argument('--a')\n"
+        "class A(B):\n    def run(self):\n        self.p = argparse.ArgumentParser()\n        super().add()\n"
+        "        self.p.parse_args()\nA().run()\n",
+        "?",
+    ),
+    "a foreign class above": (
+        "import argparse\nfrom elsewhere import B\nclass A(B):\n    def run(self):\n"
+        "        self.p = argparse.ArgumentParser()\n        self.add_more()\n        self.p.parse_args()\nA().run()\n",
+        "?",
+    ),
+    "a method of a class above": (
+        "import argparse\nclass B:\n    def add(self):\n        self.p.add_argument('--a')\n"
+        "class A(B):\n    def run(self):\n        self.p = argparse.ArgumentParser()\n        self.add()\n"
+        "        self.p.parse_args()\nA().run()\n",
+        "--a",
     ),
     "two parsers": (
         "import argparse\np = argparse.ArgumentParser()\np.parse_known_args()\nq = argparse.ArgumentParser()\n"
