@@ -25,6 +25,7 @@ class Context:
         self.ready = ready
         self.loaded: dict[tuple[str, int], Component] = {}
         self.problems: dict[str, list[PipelineError]] = {}
+        self.of_components: dict[str, list[Finding]] = {}
         self._documents: dict[str, tuple[Document, list[Finding]]] = {}
         self._unfit: dict[str, list[Finding]] = {}
         self._surveys: dict[str, Survey] = {}
