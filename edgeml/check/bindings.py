@@ -191,7 +191,9 @@ def _resolved(document: Document, context: Context, survey: Survey) -> Iterator[
         elif path != os.path.abspath(document.path):
             read, _ = context.read(path)
             if kinds.kind_of(read) in (kinds.COMMAND_COMPONENT, kinds.PARALLEL_COMPONENT):
-                yield from ports.check(read, context)
+                if path not in context.of_components:
+                    context.of_components[path] = list(ports.check(read, context))
+                yield from context.of_components[path]
     for path in survey.library.unread:
         yield from context.unfit(path)
     problems = [

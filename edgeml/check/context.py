@@ -31,6 +31,7 @@ class Context:
         self.ready = ready
         self.loaded: dict[tuple[str, int], Component] = {}
         self.problems: dict[str, list[PipelineError]] = {}
+        self.of_components: dict[str, list[Finding]] = {}
         self._documents: dict[str, tuple[Document, list[Finding]]] = {}
         self._modules: dict[str, Module] = {}
         self._listings: dict[tuple[str, tuple[str, ...]], Listing] = {}

@@ -59,6 +59,9 @@ ANY, TEXT, BOOLEAN = Scalar(), Scalar("text"), Scalar("boolean")
 INTEGER, NUMBER = Scalar("integer"), Scalar("number")
 _OPEN, _TAGS = Open(), Names(ANY)
 _MODES = ("mount", "download", "upload", "direct", "ro_mount", "rw_mount", "eval_mount", "eval_download")
+# Of a value that is given; what a component declares is not looked at by the SDK either.
+_INPUT_MODES = tuple(mode for mode in _MODES if mode != "upload")
+_OUTPUT_MODES = ("mount", "rw_mount", "upload", "direct")
 _TYPES = (*sorted(LITERAL_TYPES), *sorted(DATA_TYPES))
 
 _ABOUT: dict[str, Shape] = {
@@ -101,7 +104,7 @@ VALUE = Fields(
     {
         "type": Scalar("text", _TYPES),
         "path": TEXT,
-        "mode": Scalar("text", _MODES),
+        "mode": Scalar("text", _INPUT_MODES),
         "value": ANY,
         "default": ANY,
         "description": TEXT,
@@ -118,7 +121,7 @@ OUTPUT = Fields(
     {
         "type": Scalar("text", _TYPES),
         "path": TEXT,
-        "mode": Scalar("text", _MODES),
+        "mode": Scalar("text", _OUTPUT_MODES),
         "name": TEXT,
         "version": ANY,
         "description": TEXT,
@@ -155,6 +158,13 @@ DISTRIBUTION = Fields(
     },
     ("type",),
 )
+QUEUE = Fields(
+    "queue_settings",
+    {
+        "job_tier": Scalar("text", ("spot", "basic", "standard", "premium", "null")),
+        "priority": Scalar("text", ("low", "medium", "high")),
+    },
+)
 ENVIRONMENT = Fields(
     "environment",
     {
@@ -175,7 +185,7 @@ _RUNS: dict[str, Shape] = {
     "environment_variables": Names(ANY),
     "resources": RESOURCES,
     "distribution": DISTRIBUTION,
-    "queue_settings": _OPEN,
+    "queue_settings": QUEUE,
 }
 _NODE: dict[str, Shape] = {
     **{key: _ABOUT[key] for key in ("name", "display_name", "description", "tags", "properties")},
@@ -188,7 +198,7 @@ _NODE: dict[str, Shape] = {
     "services": _OPEN,
     "limits": Fields("limits", {"timeout": INTEGER}),
     "resources": RESOURCES,
-    "queue_settings": _OPEN,
+    "queue_settings": QUEUE,
 }
 _BATCHES: dict[str, Shape] = {
     "task": Fields(

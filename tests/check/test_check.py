@@ -266,6 +266,7 @@ def test_no_key_that_the_sdk_takes_is_unknown() -> None:
     from azure.ai.ml._schema.pipeline.pipeline_component import PipelineComponentSchema
     from azure.ai.ml._schema.pipeline.pipeline_job import PipelineJobSchema
     from azure.ai.ml._schema.pipeline.settings import PipelineJobSettingsSchema
+    from azure.ai.ml._schema.queue_settings import QueueSettingsSchema
 
     def inner(kind: kinds.Fields, key: str) -> kinds.Fields:
         shape = kind.known[key]
@@ -292,6 +293,7 @@ def test_no_key_that_the_sdk_takes_is_unknown() -> None:
         (kinds.OUTPUT_PORT, OutputPortSchema),
         (kinds.VALUE, DataInputSchema),
         (kinds.OUTPUT, OutputSchema),
+        (kinds.QUEUE, QueueSettingsSchema),
         (kinds.EARLY_TERMINATION, BanditPolicySchema),
         (kinds.EARLY_TERMINATION, MedianStoppingPolicySchema),
         (kinds.EARLY_TERMINATION, TruncationSelectionPolicySchema),
