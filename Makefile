@@ -71,6 +71,7 @@ $(VENV)/.runtime: $(VENV)/.installer requirements/runtime.lock pyproject.toml
 $(VENV)/.dev: $(VENV)/.runtime requirements/dev.lock
 	@# Compiled at once: where Python may not write bytecode, every process of a test would compile MLflow anew.
 	@$(call install,requirements/dev.lock,--compile-bytecode)
+	@$(BIN)/python -m compileall -q edgeml
 	@touch $@
 
 define install
