@@ -85,7 +85,7 @@ def execute(args: argparse.Namespace) -> int:
         python=args.python,
         env=args.env,
         maps=maps,
-        sandbox=not args.no_sandbox,
+        unprotected="--no-sandbox" if args.no_sandbox else "",
     )
     for warning in result.record["warnings"][len(graph.warnings) :]:
         _say(warning)
@@ -105,12 +105,12 @@ def run(
     python: str = "",
     env: str = "local",
     maps: Mapping[str, str] | None = None,
-    sandbox: bool = True,
+    unprotected: str = "",
 ) -> Result:
     """Run a graph with what the project provides: its storage where a component asks for it, its datastores' zones.
 
-    `env` is where steps run, `maps` gives remote environments a local source. Private steps run in a `sandbox`, or
-    without one where that is said.
+    `env` is where steps run, `maps` gives remote environments a local source. Private steps run in a sandbox,
+    unless there is a reason to leave them `unprotected`. Raises EdgemlError where nothing could be started.
     """
     from edgeml.engine.progress import Progress
     from edgeml.engine.run import NEEDS_TAG, Options, check_tools
@@ -118,14 +118,14 @@ def run(
 
     check_tools(graph, python)
     private = policy.private_steps(graph, policy.load(str(project.root())))
-    if private and sandbox and env == "conda":
+    if private and not unprotected and env == "conda":
         raise EdgemlError(
             f"step '{min(private)}' is private, and --env conda has no sandbox; run with --env local or --env docker, "
             "or without protection, which the run's record will say (--no-sandbox)"
         )
     launcher = None
     confined: Sandbox | None = None
-    if private and sandbox and env == "local":
+    if private and not unprotected and env == "local":
         from edgeml.engine.sandbox import bwrap
 
         confined = bwrap.prepare(_interpreter(python))
@@ -133,12 +133,13 @@ def run(
         from edgeml.engine import environment
 
         launcher = environment.prepare(env, graph, maps or {}, project.state_folder(), _say)
-        if private and sandbox:
+        if private and not unprotected:
             from edgeml.engine.sandbox import container
 
             confined = container.confined(launcher)
-    if private and not sandbox:
-        _say(f"{len(private)} private {'step runs' if len(private) == 1 else 'steps run'} without a sandbox")
+    if private and unprotected:
+        steps = "private step runs" if len(private) == 1 else "private steps run"
+        _say(f"{len(private)} {steps} without a sandbox ({unprotected})")
     asked = {need for step in graph.steps.values() for need in step.component.tags.get(NEEDS_TAG, "").split()}
     bound = graph.default_datastore or any(o.uri for step in graph.steps.values() for o in step.outputs.values())
     with ExitStack() as stack:

@@ -88,18 +88,17 @@ def arguments(view: View, descriptors: Mapping[str, int], filter_: int) -> list[
 
 def prepare(python: str) -> Bubblewrap:
     """The sandbox of this machine for an interpreter. Raises EdgemlError where there is none, and says why."""
-    program = shutil.which("bwrap")
-    if reason := _missing(program):
+    if reason := missing():
         raise EdgemlError(
             f"private steps run in a sandbox, and {reason}; or run them in containers (--env docker), "
             "or without protection, which the run's record will say (--no-sandbox)"
         )
-    assert program is not None
-    return Bubblewrap(program, python or sys.executable)
+    return Bubblewrap(shutil.which("bwrap") or "bwrap", python or sys.executable)
 
 
-def _missing(program: str | None) -> str:
-    """Why there is no sandbox and what helps, empty where there is one. The answer comes from a real trial."""
+def missing() -> str:
+    """Why there is no sandbox here and what helps, empty where there is one. The answer comes from a real trial."""
+    program = shutil.which("bwrap")
     if sys.platform != "linux":
         return "bubblewrap needs Linux"
     if platform.machine() not in seccomp.MACHINES:
