@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -87,6 +88,24 @@ class Private(Project):
         """The attack's outcome."""
         self.go(*args, **env)
         return (self.folder / "out/jobs/train/outputs/o").read_text()
+
+    def survey(self, attacks: dict[str, str], *args: str) -> dict[str, str]:
+        """The outcomes of many attacks by one trainer, by name."""
+        self.trainer(
+            f"""
+            found = {{}}
+            for name, attack in json.loads({json.dumps(json.dumps(attacks))!s}).items():
+                try:
+                    scope = dict(globals())
+                    exec(attack, scope)
+                    found[name] = "through"
+                except BaseException as error:
+                    found[name] = f"refused {{type(error).__name__}} {{error}}"
+            return json.dumps(found)
+            """
+        )
+        found: dict[str, str] = json.loads(self.attempt(*args).removeprefix("through "))
+        return found
 
     def outcomes(self, attack: str, **env: str) -> tuple[str, str]:
         """The outcomes without and within the sandbox: the first shows that the attack is one."""

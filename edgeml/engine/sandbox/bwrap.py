@@ -33,6 +33,9 @@ _CONFIGURATION = (
     *("/etc/localtime", "/etc/timezone", "/etc/mime.types", "/etc/protocols", "/etc/services"),
 )
 _PROCESSORS = "/sys/devices/system"  # how many there are
+# Not bubblewrap's own `--dev`: its terminals need a second user namespace, in which no low port can be had.
+_DEVICES = ("null", "zero", "full", "random", "urandom")
+_STREAMS = {"fd": "fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
 _NAMESPACES = ("user", "ipc", "pid", "net", "uts")
 _FILES = {
     "/etc/passwd": f"step:x:{USER}:{USER}::/tmp:/bin/bash\n",
@@ -61,7 +64,7 @@ class View(NamedTuple):
 
 def arguments(view: View, descriptors: Mapping[str, int], filter_: int) -> list[str]:
     """bubblewrap's options for a view; its texts and the filter are read from open descriptors."""
-    made = [word for name in _NAMESPACES for word in (f"--unshare-{name}",)]
+    made = [f"--unshare-{name}" for name in _NAMESPACES]
     made += ["--unshare-cgroup-try", "--uid", str(USER), "--gid", str(USER), "--hostname", "step"]
     made += ["--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"]
     if view.low_ports:
@@ -73,7 +76,11 @@ def arguments(view: View, descriptors: Mapping[str, int], filter_: int) -> list[
             made += ["--symlink", os.readlink(path), path]
         elif os.path.isdir(path):
             made += ["--ro-bind", path, path]
-    made += ["--proc", "/proc", "--dev", "/dev"]
+    made += ["--proc", "/proc", "--tmpfs", "/dev", "--tmpfs", "/dev/shm"]  # noqa: S108
+    for name in _DEVICES:
+        made += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
+    for name, target in _STREAMS.items():
+        made += ["--symlink", f"/proc/self/{target}", f"/dev/{name}"]
     binds = {path: ("--ro-bind-try", path) for path in (*_SYSTEM, *_CONFIGURATION, _PROCESSORS)}
     binds |= {target: ("--ro-bind", source) for target, source in view.read.items()}
     binds |= {target: ("--bind", source) for target, source in view.write.items()}
