@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 COMPILE := $(BIN)/uv pip compile pyproject.toml --group build --universal --python-version 3.11 \
 	--generate-hashes --no-header --no-annotate --quiet
 
-.PHONY: help setup demo test lint format lock bench bench-ingest bench-run bench-demo clean
+.PHONY: help setup demo test lint format lock bench bench-ingest bench-run bench-demo bench-check clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -33,8 +33,9 @@ lock: $(VENV)/.dev ## compile the locks anew from pyproject.toml
 	@$(COMPILE) --extra all -c requirements/dev.lock -o requirements/runtime.lock
 	@$(BIN)/uv pip compile pyproject.toml --extra train --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-annotate --quiet -c requirements/dev.lock -o environments/training/requirements.lock
+	@$(BIN)/edgeml check --fix
 
-bench: bench-run bench-ingest bench-demo ## all benchmarks (slow)
+bench: bench-run bench-ingest bench-demo bench-check ## all benchmarks (slow)
 
 bench-ingest: $(VENV)/.dev ## ingest against a bare download
 	@$(BIN)/python benchmarks/ingest.py
@@ -46,6 +47,9 @@ bench-run: $(VENV)/.dev ## edgeml run against other runners, then on large graph
 
 bench-demo: $(VENV)/.dev ## where the seconds of `make demo` go
 	@$(BIN)/python benchmarks/demo.py
+
+bench-check: $(VENV)/.dev ## how long `edgeml check` takes, and what it finds that the SDK does not
+	@$(BIN)/python benchmarks/check.py
 
 clean: ## remove .venv and .edgeml, with the embedded storage and all runs in it
 	@test ! -x $(BIN)/edgeml || $(BIN)/edgeml storage stop

@@ -6,16 +6,23 @@ Read on the path of `edgeml run`, so it imports nothing heavy and is checked by 
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, NamedTuple
+
+from edgeml.project import SETTINGS_FILE, root_folder
 
 if TYPE_CHECKING:
     from edgeml.pipeline.graph import Data, Graph, Step
 
 POLICY_FILE = os.path.join("contracts", "residency.yml")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]*")
 
 
 class Policy(NamedTuple):
-    """Names as Azure ML knows them. Without a file nothing is private and nothing is allowed or refused."""
+    """Names as Azure ML knows them. Without a file nothing is private and nothing is allowed or refused.
+
+    Of computes, regions and registries nothing is allowed that is not listed.
+    """
 
     private: frozenset[str] = frozenset()
     cloud: frozenset[str] = frozenset()
@@ -26,27 +33,58 @@ class Policy(NamedTuple):
     file: str = ""
 
 
+_KEYS = tuple(name for name in Policy._fields if name != "file")
+
+
 def load(root: str) -> Policy:
     """The policy of the project at `root`.
 
-    Raises PipelineError with file and line for an unknown key or a value that is no list of names: a policy that is
-    not understood allows nothing.
+    Raises PipelineError with file and line for whatever is not understood: such a policy allows nothing.
     """
     path = os.path.join(root, POLICY_FILE)
-    if not os.path.isfile(path):
+    if not os.path.lexists(path):
         return Policy()
     from edgeml.pipeline.source import at, read
 
-    document = read(path)
+    document = read(path, unique=True)
     names: dict[str, frozenset[str]] = {}
     for key, value in document.items():
-        if key not in Policy._fields or key == "file":
-            known = ", ".join(name for name in Policy._fields if name != "file")
-            raise at(document, key, f"the policy has no key '{key}'; it takes {known}")
+        if key not in _KEYS:
+            raise at(document, key, f"the policy has no key '{key}'; it takes {', '.join(_KEYS)}")
         if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-            raise at(document, key, f"'{key}' must be a list of names")
+            raise at(document, key, f"'{key}' must be a list of names, such as [{key}-1]")
+        for name in value:
+            if not _NAME.fullmatch(name):
+                raise at(document, key, f"'{name}' under '{key}' is no name; write it as Azure ML shows it")
+            if value.count(name) > 1:
+                raise at(document, key, f"'{name}' stands under '{key}' twice; remove one")
         names[key] = frozenset(value)
-    return Policy(**names, file=path)
+    policy = Policy(**names, file=path)
+    if not policy.private:
+        message = (
+            "the policy names no private datastore, so it protects nothing; list those on the premises as 'private'"
+        )
+        raise at(document, "private", message)
+    both = sorted(policy.private & policy.cloud)
+    if both:
+        raise at(document, "cloud", f"the datastore '{both[0]}' is listed as private and as cloud; keep one of the two")
+    return policy
+
+
+def governing(file: str) -> Policy:
+    """The policy for a pipeline: of the project at the working directory, else of the one that the file lies in.
+
+    So it holds for the pipelines of a repository from wherever they are run. Raises PipelineError as `load` does.
+    """
+    policy = load(root_folder())
+    folder = os.path.dirname(os.path.realpath(file))
+    while policy == Policy():
+        policy = load(folder)
+        parent = os.path.dirname(folder)
+        if parent == folder or os.path.isfile(os.path.join(folder, SETTINGS_FILE)):
+            return policy
+        folder = parent
+    return policy
 
 
 def private_steps(graph: Graph, policy: Policy) -> frozenset[str]:

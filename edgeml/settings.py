@@ -34,12 +34,6 @@ class Storage(Section):
     sas_token: SecretStr | None = Field(default=None, description="environment only: shared access signature")
 
 
-class Datastores(Section):
-    """Which Azure ML datastores lie on Azure Stack Hub."""
-
-    edge: list[str] = Field(default_factory=list, description="outputs bound to these stay in the edge zone")
-
-
 class Registry(Section):
     """Experiments and models."""
 
@@ -53,7 +47,6 @@ class Settings(BaseSettings):
     )
 
     storage: Storage = Storage()
-    datastores: Datastores = Datastores()
     registry: Registry = Registry()
 
     @classmethod

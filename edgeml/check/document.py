@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import yaml
+from yaml.constructor import SafeConstructor
 
 from edgeml.check.finding import ERROR, Finding, Place, Rule, found
 from edgeml.pipeline.source import is_too_deep
+
+if TYPE_CHECKING:
+    from edgeml.check.placed import Placed
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 MAX_BYTES = 1 << 20
@@ -52,6 +57,7 @@ TAG = Rule(
     "name: !!python/name:os.system\n",
     "name: train\n",
 )
+_MERGER: Any = SafeConstructor()
 _DEEP = f"more than {MAX_DEPTH} levels lie within each other"
 RULES = (SYNTAX, DUPLICATE, HOSTILE, TAG)
 
@@ -69,6 +75,13 @@ class Document:
 
     def place(self, node: yaml.Node) -> Place:
         return Place(self.path, node.start_mark.line + 1, node.start_mark.column + 1)
+
+    @cached_property
+    def mapping(self) -> Placed | None:
+        """The document's values as the resolver reads them; None where it holds no mapping."""
+        from edgeml.check.placed import mapping_of
+
+        return mapping_of(self)
 
 
 def read(path: str) -> tuple[Document, list[Finding]]:
@@ -101,7 +114,16 @@ def read(path: str) -> tuple[Document, list[Finding]]:
     limit = _beyond_limits(document)
     if limit is not None:
         return Document(path, None, lines), [limit]
-    return document, list(_problems(document))
+    findings = list(_problems(document))
+    try:
+        for node in walk(root):
+            if isinstance(node, yaml.MappingNode):
+                _MERGER.flatten_mapping(node)  # from here on, what `<<` merges stands where it is merged
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = Place(path, mark.line + 1, mark.column + 1) if mark else start
+        findings.append(found(SYNTAX, place, str(error.problem)))
+    return document, findings
 
 
 def _beyond_limits(document: Document) -> Finding | None:

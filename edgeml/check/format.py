@@ -99,7 +99,8 @@ def _fields(document: Document, node: yaml.Node, shape: Fields) -> Iterator[Find
 def _jobs(document: Document, jobs: yaml.Node) -> Iterator[Finding]:
     for name, (_, node) in entries(jobs).items():
         present = entries(node)
-        default = "pipeline" if "jobs" in present else "command"
+        nested = entries(present["component"][1]) if "component" in present else {}
+        default = "pipeline" if {"jobs"} & {*present, *nested} else "command"
         kind = (scalar(present["type"][1]) if "type" in present else None) or default
         shape = kinds.NODES.get(kind.lower())
         if shape is not None:  # what cannot be run is refused elsewhere, by name

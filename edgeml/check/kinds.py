@@ -6,8 +6,10 @@ A value is described by one of the shapes below; `Fields` is a mapping of known 
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
+from edgeml.check.document import Document, entries, scalar
 from edgeml.pipeline.ports import DATA_TYPES, LITERAL_TYPES
 
 
@@ -210,18 +212,39 @@ _BATCHES: dict[str, Shape] = {
     "error_threshold": INTEGER,
     "mini_batch_error_threshold": INTEGER,
 }
+DISTRIBUTION_OF_A_SPACE = Fields(
+    "distribution",
+    {
+        "type": TEXT,
+        "values": Items(_OPEN),
+        **dict.fromkeys(("upper", "min_value", "max_value", "mu", "sigma", "q"), ANY),
+    },
+    ("type",),
+)
+EARLY_TERMINATION = Fields(
+    "early_termination",
+    {
+        "type": Scalar("text", ("bandit", "median_stopping", "truncation_selection")),
+        "evaluation_interval": INTEGER,
+        "delay_evaluation": INTEGER,
+        "slack_factor": NUMBER,
+        "slack_amount": NUMBER,
+        "truncation_percentage": INTEGER,
+    },
+    ("type",),
+)
 _SEARCH: dict[str, Shape] = {
     "sampling_algorithm": OneOf(
         Scalar("text", ("random", "grid", "bayesian")),
         Fields("sampling_algorithm", {"type": TEXT, "seed": INTEGER, "rule": TEXT, "logbase": ANY}, ("type",)),
     ),
-    "search_space": Names(_OPEN),
+    "search_space": Names(DISTRIBUTION_OF_A_SPACE),
     "objective": Fields(
         "objective",
         {"goal": Scalar("text", ("minimize", "maximize")), "primary_metric": TEXT},
         ("goal", "primary_metric"),
     ),
-    "early_termination": _OPEN,
+    "early_termination": EARLY_TERMINATION,
     "limits": Fields(
         "limits",
         dict.fromkeys(("max_total_trials", "max_concurrent_trials", "timeout", "trial_timeout"), INTEGER),
@@ -240,12 +263,19 @@ COMMAND_COMPONENT = Fields(
     "command component", {**_COMPONENT, **_RUNS, "additional_includes": Items(_OPEN)}, ("command",)
 )
 PARALLEL_COMPONENT = Fields("parallel component", {**_COMPONENT, **_BATCHES, "resources": RESOURCES}, ("task",))
-COMMAND_NODE = Fields("command node", {**_NODE, **_RUNS, "component": _OPEN})
+_INLINE = OneOf(TEXT, COMMAND_COMPONENT)
+COMMAND_NODE = Fields("command node", {**_NODE, **_RUNS, "component": _INLINE})
 PARALLEL_NODE = Fields(
     "parallel node",
-    {**_NODE, **_BATCHES, "component": _OPEN, "environment_variables": Names(ANY), "environment": _OPEN},
+    {
+        **_NODE,
+        **_BATCHES,
+        "component": OneOf(TEXT, PARALLEL_COMPONENT),
+        "environment_variables": Names(ANY),
+        "environment": _OPEN,
+    },
 )
-SWEEP_NODE = Fields("sweep node", {**_NODE, **_SEARCH, "trial": _OPEN}, ("trial", "objective", "search_space"))
+SWEEP_NODE = Fields("sweep node", {**_NODE, **_SEARCH, "trial": _INLINE}, ("trial", "objective", "search_space"))
 PIPELINE_NODE = Fields("pipeline node", {**_NODE, "component": _OPEN, "jobs": _OPEN, "settings": _OPEN})
 NODES = {
     "command": COMMAND_NODE,
@@ -275,7 +305,7 @@ COMMAND_JOB = Fields(
     ("command",),
 )
 SWEEP_JOB = Fields(
-    "sweep job", {**_ABOUT, **_NODE, **_SEARCH, "experiment_name": TEXT, "trial": _OPEN}, ("trial", "objective")
+    "sweep job", {**_ABOUT, **_NODE, **_SEARCH, "experiment_name": TEXT, "trial": _INLINE}, ("trial", "objective")
 )
 DATA = Fields(
     "data asset",
@@ -288,3 +318,157 @@ DATA = Fields(
     },
     ("path",),
 )
+
+_IDENTITY = Fields(
+    "identity",
+    {
+        "type": Scalar("text", ("system_assigned", "user_assigned", "none")),
+        "user_assigned_identities": _OPEN,
+    },
+    ("type",),
+)
+_COMPUTE: dict[str, Shape] = {
+    "$schema": TEXT,
+    "name": TEXT,
+    "type": TEXT,
+    "location": TEXT,
+    "description": TEXT,
+    "resource_id": TEXT,
+    "tags": _TAGS,
+}
+VIRTUAL_MACHINE = Fields(
+    "virtual machine",
+    {
+        **_COMPUTE,
+        "ssh_settings": Fields(
+            "ssh_settings",
+            {"admin_username": TEXT, "admin_password": TEXT, "ssh_port": INTEGER, "ssh_private_key_file": TEXT},
+        ),
+    },
+    ("name", "type", "resource_id"),
+)
+KUBERNETES = Fields(
+    "Kubernetes compute",
+    {**_COMPUTE, "namespace": TEXT, "properties": _OPEN, "identity": _IDENTITY},
+    ("name", "type", "namespace"),
+)
+CLUSTER = Fields(
+    "compute cluster",
+    {
+        **_COMPUTE,
+        "size": TEXT,
+        "tier": Scalar("text", ("dedicated", "low_priority", "lowpriority")),
+        "min_instances": INTEGER,
+        "max_instances": INTEGER,
+        "idle_time_before_scale_down": INTEGER,
+        "ssh_public_access_enabled": BOOLEAN,
+        "ssh_settings": Fields("ssh_settings", {"admin_username": TEXT, "admin_password": TEXT, "ssh_key_value": TEXT}),
+        "network_settings": Fields("network_settings", {"vnet_name": TEXT, "subnet": TEXT}),
+        "identity": _IDENTITY,
+        "enable_node_public_ip": BOOLEAN,
+    },
+    ("name", "type"),
+)
+_DATASTORE: dict[str, Shape] = {
+    "$schema": TEXT,
+    "name": TEXT,
+    "type": TEXT,
+    "description": TEXT,
+    "tags": _TAGS,
+    "account_name": TEXT,
+    "endpoint": TEXT,
+    "protocol": Scalar("text", ("http", "https", "wasb", "wasbs", "abfs", "abfss")),
+}
+_KEY_OR_TOKEN = Fields("credentials", {"account_key": TEXT, "sas_token": TEXT})
+_TENANT = Fields(
+    "credentials",
+    dict.fromkeys(
+        (
+            "tenant_id",
+            "client_id",
+            "client_secret",
+            "authority_url",
+            "resource_url",
+            "certificate",
+            "thumbprint",
+        ),
+        TEXT,
+    ),
+)
+BLOB_STORE = Fields(
+    "blob datastore",
+    {**_DATASTORE, "container_name": TEXT, "credentials": _KEY_OR_TOKEN},
+    ("name", "type", "account_name", "container_name"),
+)
+FILE_STORE = Fields(
+    "file datastore",
+    {**_DATASTORE, "file_share_name": TEXT, "credentials": _KEY_OR_TOKEN},
+    ("name", "type", "account_name", "file_share_name"),
+)
+LAKE_STORE = Fields(
+    "data lake datastore",
+    {**_DATASTORE, "filesystem": TEXT, "credentials": _TENANT},
+    ("name", "type", "account_name", "filesystem"),
+)
+
+BY_SCHEMA: dict[str, tuple[Fields, str]] = {
+    "pipelineJob": (PIPELINE_JOB, "pipeline"),
+    "pipelineComponent": (PIPELINE_COMPONENT, "pipeline"),
+    "commandComponent": (COMMAND_COMPONENT, "command"),
+    "parallelComponent": (PARALLEL_COMPONENT, "parallel"),
+    "commandJob": (COMMAND_JOB, "command"),
+    "sweepJob": (SWEEP_JOB, "sweep"),
+    "environment": (ENVIRONMENT, ""),
+    "data": (DATA, ""),
+    "vmCompute": (VIRTUAL_MACHINE, "virtualmachine"),
+    "kubernetesCompute": (KUBERNETES, "kubernetes"),
+    "amlCompute": (CLUSTER, "amlcompute"),
+    "azureBlob": (BLOB_STORE, "azure_blob"),
+    "azureFile": (FILE_STORE, "azure_file"),
+    "azureDataLakeGen2": (LAKE_STORE, "azure_data_lake_gen2"),
+}
+"""Kinds by the name of their schema, each with the `type` that says the same; empty where it says something else."""
+
+OTHER_SCHEMAS = (
+    *("workspace", "hub", "project", "registry", "connection", "schedule", "model", "MLTable", "computeInstance"),
+    *("sparkJob", "sparkComponent", "autoMLJob", "importJob", "azureDataLakeGen1", "flow", "index"),
+    *("managedOnlineEndpoint", "kubernetesOnlineEndpoint", "batchEndpoint", "managedOnlineDeployment"),
+    *("kubernetesOnlineDeployment", "modelBatchDeployment", "pipelineComponentBatchDeployment", "batchDeployment"),
+    *("featureStore", "featureSet", "featureStoreEntity", "monitorSchedule", "parallelJob"),
+)
+"""Schemas of kinds that are not checked here."""
+
+_SCHEMA = re.compile(r"/(?P<name>\w+)\.schema\.json$")
+_TYPED = {
+    type_: kind for kind, type_ in BY_SCHEMA.values() if "_" in type_ or type_ in ("virtualmachine", "amlcompute")
+}
+
+
+def schema_of(document: Document) -> str:
+    """The name in a document's `$schema`; empty where it has none of that form."""
+    present = entries(document.root)
+    match = _SCHEMA.search((scalar(present["$schema"][1]) if "$schema" in present else None) or "")
+    return match["name"] if match else ""
+
+
+def kind_of(document: Document) -> Fields | None:
+    """The kind that a document says it is, by `$schema`, else by `type` and what only that kind has."""
+    present = entries(document.root)
+    type_ = ((scalar(present["type"][1]) if "type" in present else None) or "").lower()
+    kind, own = BY_SCHEMA.get(schema_of(document), (None, ""))
+    # Where the two contradict each other, which is a finding, the type decides, as it does for Azure ML.
+    if kind is not None and (not own or not type_ or type_ == own):
+        return kind
+    if "jobs" in present or type_ == "pipeline":
+        return PIPELINE_JOB
+    if type_ == "sweep":
+        return SWEEP_JOB
+    if type_ == "parallel" and "task" in present:
+        return PARALLEL_COMPONENT
+    if type_ == "kubernetes" and "namespace" in present and "name" in present:
+        return KUBERNETES
+    if type_ in _TYPED and "name" in present:
+        return _TYPED[type_]
+    if "command" in present:
+        return COMMAND_COMPONENT if "name" in present else COMMAND_JOB
+    return None

@@ -30,8 +30,8 @@ RULES = (UNUSED, BARE)
 _SILENCER = re.compile(r"#\s*edgeml:\s*allow\s+(?P<rule>[a-z-]+)\s*,?\s*(?P<reason>.*)$")
 
 
-def apply(document: Document, findings: Iterable[Finding]) -> Iterator[Finding]:
-    """The findings that nobody silenced, and those about the silencers themselves."""
+def apply(document: Document, findings: Iterable[Finding], firm: frozenset[str] = frozenset()) -> Iterator[Finding]:
+    """The findings that nobody silenced, and those about the silencers themselves; `firm` rules cannot be silenced."""
     allowed: dict[tuple[int, str], tuple[Place, str]] = {}
     for number, line in enumerate(document.lines, start=1):
         match = _SILENCER.search(line)
@@ -41,12 +41,16 @@ def apply(document: Document, findings: Iterable[Finding]) -> Iterator[Finding]:
     used = set()
     for finding in findings:
         key = (finding.line, finding.rule)
-        if key in allowed and allowed[key][1]:
+        if key in allowed and allowed[key][1] and finding.rule not in firm:
             used.add(key)
         else:
             yield finding
     for key, (place, reason) in allowed.items():
         if not reason:
             yield found(BARE, place, f"this silencer of {key[1]} gives no reason; add ', because …'")
+        elif key[1] in firm:
+            yield found(
+                UNUSED, place, f"{key[1]} cannot be silenced, the residency policy decides; remove the silencer"
+            )
         elif key not in used:
             yield found(UNUSED, place, f"there is no finding of {key[1]} here; remove the silencer")

@@ -15,6 +15,7 @@ EXAMPLES = [
     "edgeml check                                    # pipelines/, components/ and environments/",
     "edgeml check pipelines/train.yml --format github",
     "edgeml check --explain unknown-key",
+    "edgeml check --fix                              # after a lock changed: the versions of its environment",
 ]
 
 
@@ -22,14 +23,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="*", metavar="PATH", help="file or folder (default: the repository's own)")
     parser.add_argument("--format", choices=("text", "github", "json", "sarif"), default="text", help="of the findings")
     parser.add_argument("--explain", default="", metavar="RULE", help="say why a rule exists, with examples")
+    parser.add_argument(
+        "--fix", action="store_true", help="write the versions that environments' content demands, first"
+    )
 
 
 def execute(args: argparse.Namespace) -> int:
-    from edgeml.check import RULES, check, render
+    from edgeml.check import RULES, check, fix, render
 
     if args.explain:
         print(_explained(args.explain))
         return 0
+    for file in fix(args.paths) if args.fix else ():
+        print(f"edgeml: rewrote {file}", file=sys.stderr)
     findings = check(args.paths)
     shown = render(findings, RULES, args.format)
     if shown:

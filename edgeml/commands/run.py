@@ -141,7 +141,7 @@ def run(
         steps = "private step runs" if len(private) == 1 else "private steps run"
         _say(f"{len(private)} {steps} without a sandbox ({unprotected})")
     asked = {need for step in graph.steps.values() for need in step.component.tags.get(NEEDS_TAG, "").split()}
-    bound = graph.default_datastore or any(o.uri for step in graph.steps.values() for o in step.outputs.values())
+    rules = policy.governing(graph.file)
     with ExitStack() as stack:
         provided = {}
         if "storage" in asked:
@@ -162,7 +162,7 @@ def run(
             force=force,
             jobs=jobs,
             python=_interpreter(python),
-            edge_datastores=project.edge_datastores() if bound else frozenset(),
+            edge_datastores=rules.private,
             provided=provided,
             variables=variables,
             launcher=launcher,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 
 from edgeml.pipeline import load
 from edgeml.pipeline.source import Mapping, PipelineError, read
@@ -12,10 +13,10 @@ _REFERENCE = re.compile(r"azureml:(?P<name>[^:@/]+)(?::(?P<version>[^:@/]+)|@(?P
 _SUFFIXES = (".yml", ".yaml")
 
 
-def beside(reference: str, folders: list[str]) -> Mapping | None:
+def beside(reference: str, folders: list[str], look: Callable[[str], Mapping] = read) -> Mapping | None:
     """The data asset YAML that a reference names: a file of that name, or one that gives itself that name.
 
-    Looked for in each of the folders, in order. A version in both must be the same one.
+    Looked for in each of the folders, in order; `look` reads a file. A version in both must be the same one.
     """
     match = _REFERENCE.fullmatch(reference)
     if match is None:
@@ -24,7 +25,7 @@ def beside(reference: str, folders: list[str]) -> Mapping | None:
         names = sorted(name for name in os.listdir(folder) if name.endswith(_SUFFIXES))
         names.sort(key=lambda name: os.path.splitext(name)[0] != match["name"])
         for name in names:
-            asset = _asset(os.path.join(folder, name))
+            asset = _asset(os.path.join(folder, name), look)
             if asset is None or load.text(asset, "name", os.path.splitext(name)[0]) != match["name"]:
                 continue
             if match["version"] is None or load.text(asset, "version", match["version"]) == match["version"]:
@@ -32,10 +33,10 @@ def beside(reference: str, folders: list[str]) -> Mapping | None:
     return None
 
 
-def _asset(path: str) -> Mapping | None:
+def _asset(path: str, look: Callable[[str], Mapping]) -> Mapping | None:
     """The document where it looks like a data asset; anything else in the folder is not ours to complain about."""
     try:
-        document = read(path)
+        document = look(path)
     except PipelineError:
         return None
     own = isinstance(document.get("path"), str) and not {"jobs", "command", "component", "image"} & document.keys()

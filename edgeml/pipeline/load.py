@@ -7,10 +7,12 @@ from typing import Any
 
 from edgeml.pipeline import expressions
 from edgeml.pipeline.graph import Component
-from edgeml.pipeline.ports import DATA_TYPES, LITERAL_TYPES, Input, Output, default_value, literal_type, typed
-from edgeml.pipeline.source import Mapping, PipelineError, at
+from edgeml.pipeline.ports import ANY, DATA_TYPES, LITERAL_TYPES, Input, Output, default_value, literal_type, typed
+from edgeml.pipeline.source import Mapping, Refuse, at, halt, tried
 
 REMOTE = ("azureml:", "http://", "https://", "wasb://", "wasbs://", "abfs://", "abfss://", "adl://", "git+", "git://")
+
+_ANYTHING = Input(type=ANY, optional=True)  # stands for a port that is not understood
 
 
 def is_remote(path: str) -> bool:
@@ -54,36 +56,37 @@ def boolean(mapping: Mapping, key: str, *, default: bool) -> bool:
         raise at(mapping, key, f"'{key}' must be true or false") from None
 
 
-def component(mapping: Mapping, name: str) -> Component:
+def component(mapping: Mapping, name: str, refuse: Refuse = halt) -> Component:
     """A command component from its own file or from the `component:` of a node."""
     inputs = section(mapping, "inputs")
     return _command(
         mapping,
         name=text(mapping, "name", name),
-        inputs={port: input_port(inputs, port) for port in inputs},
+        inputs={port: tried(refuse, _ANYTHING, input_port, inputs, port) for port in inputs},
+        refuse=refuse,
     )
 
 
-def inline_command(mapping: Mapping, name: str, inputs: dict[str, Input]) -> Component:
+def inline_command(mapping: Mapping, name: str, inputs: dict[str, Input], refuse: Refuse = halt) -> Component:
     """The component that a node with its own `command:` stands for; its inputs' types are known from their values."""
-    return _command(mapping, name=name, inputs=inputs)
+    return _command(mapping, name=name, inputs=inputs, refuse=refuse)
 
 
-def _command(mapping: Mapping, *, name: str, inputs: dict[str, Input]) -> Component:
+def _command(mapping: Mapping, *, name: str, inputs: dict[str, Input], refuse: Refuse) -> Component:
     command = mapping.get("command")
     if not isinstance(command, str) or not command.strip():
-        raise at(mapping, "command", f"component '{name}' has no command")
+        raise at(mapping, "command", f"component '{name}' has no command", "missing-key")
     outputs = section(mapping, "outputs")
     made = Component(
         name=name,
         version=text(mapping, "version"),
         command=command,
-        code=_code(mapping),
-        includes=_includes(mapping),
+        code=tried(refuse, "", _code, mapping),
+        includes=tried(refuse, (), _includes, mapping),
         environment=environment(mapping),
         environment_variables=variables(mapping),
         inputs=inputs,
-        outputs={port: output_port(outputs, port) for port in outputs},
+        outputs={port: tried(refuse, Output(), output_port, outputs, port) for port in outputs},
         deterministic=boolean(mapping, "is_deterministic", default=True),
         tags={str(key): str(value) for key, value in section(mapping, "tags").items()},
         distribution=section(mapping, "distribution"),
@@ -91,7 +94,7 @@ def _command(mapping: Mapping, *, name: str, inputs: dict[str, Input]) -> Compon
         line=mapping.line_of("command"),
         environment_line=mapping.line_of("environment"),
     )
-    _check_placeholders(made)
+    _check_placeholders(made, mapping, refuse)
     return made
 
 
@@ -105,7 +108,7 @@ def input_port(inputs: Mapping, name: str) -> Input:
         raise at(inputs, name, f"input '{name}' must be a mapping with a type")
     type_ = text(spec, "type", "uri_folder" if "path" in spec else "string").strip()
     if type_ not in LITERAL_TYPES | DATA_TYPES:
-        raise at(spec, "type", f"input '{name}' has the type '{type_}', which this runner does not know")
+        raise at(spec, "type", f"input '{name}' has the type '{type_}', which this runner does not know", "wrong-value")
     try:
         default = spec.get("default")
         if default is not None and type_ in LITERAL_TYPES:
@@ -121,7 +124,7 @@ def input_port(inputs: Mapping, name: str) -> Input:
             line=line,
         )
     except ValueError as error:
-        raise at(spec, "default", f"the default of input '{name}' {error}") from None
+        raise at(spec, "default", f"the default of input '{name}' {error}", "literal-type") from None
 
 
 def value_port(value: Any, line: int) -> Input:
@@ -144,7 +147,9 @@ def output_port(outputs: Mapping, name: str) -> Output:
         raise at(outputs, name, f"output '{name}' must be a mapping with a type")
     type_ = text(spec, "type")
     if type_ and type_ not in DATA_TYPES | LITERAL_TYPES:
-        raise at(spec, "type", f"output '{name}' has the type '{type_}', which this runner does not know")
+        raise at(
+            spec, "type", f"output '{name}' has the type '{type_}', which this runner does not know", "wrong-value"
+        )
     return Output(type=type_, mode=text(spec, "mode"), uri=text(spec, "path"), line=line)
 
 
@@ -185,7 +190,7 @@ def _bound(spec: Mapping, key: str) -> float | None:
     try:
         number = typed(value, "number")
     except ValueError as error:
-        raise at(spec, key, f"'{key}' {error}") from None
+        raise at(spec, key, f"'{key}' {error}", "literal-type") from None
     assert not isinstance(number, str)
     return number
 
@@ -198,7 +203,7 @@ def _code(mapping: Mapping) -> str:
         raise at(mapping, "code", f"the code '{path}' is not on this machine; check it out and name the folder")
     path = local_path(path, mapping.file)
     if not os.path.exists(path):
-        raise at(mapping, "code", f"the code folder {os.path.relpath(path)} does not exist")
+        raise at(mapping, "code", f"the code folder {os.path.relpath(path)} does not exist", "missing-path")
     return path
 
 
@@ -212,7 +217,8 @@ def _includes(mapping: Mapping) -> tuple[str, ...]:
             raise at(mapping, "additional_includes", "only local paths can be included here, no artifacts of a feed")
         path = local_path(item, mapping.file)
         if not os.path.exists(path):
-            raise at(mapping, "additional_includes", f"the additional include {os.path.relpath(path)} does not exist")
+            message = f"the additional include {os.path.relpath(path)} does not exist"
+            raise at(mapping, "additional_includes", message, "missing-path", item)
         paths.append(path)
     return tuple(paths)
 
@@ -226,7 +232,7 @@ def _listed_beside(file: str) -> list[str]:
         return [line.strip() for line in stream if line.strip()]
 
 
-def _check_placeholders(component: Component) -> None:
+def _check_placeholders(component: Component, mapping: Mapping, refuse: Refuse) -> None:
     """Every placeholder of the command names a declared input or output."""
     declared: dict[str, frozenset[str]] = {
         "inputs": frozenset(component.inputs),
@@ -234,8 +240,5 @@ def _check_placeholders(component: Component) -> None:
     }
     for binding in expressions.references(component.command):
         if ".".join(binding.path[1:]) not in declared.get(binding.path[0], ()):
-            raise PipelineError(
-                f"the command of '{component.name}' uses {binding}, which the component does not declare",
-                component.file,
-                component.line,
-            )
+            message = f"the command of '{component.name}' uses {binding}, which the component does not declare"
+            refuse(at(mapping, "command", message, "undeclared-placeholder", binding))

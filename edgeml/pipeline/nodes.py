@@ -8,10 +8,8 @@ from typing import Any, NamedTuple
 
 from edgeml.pipeline import load
 from edgeml.pipeline.graph import Component
-from edgeml.pipeline.ports import Input
-from edgeml.pipeline.source import Mapping, at, read
-
-ANY = "any"  # the type of an inline job's input that is bound: whatever it is bound to
+from edgeml.pipeline.ports import ANY, Input
+from edgeml.pipeline.source import Mapping, PipelineError, at, read
 
 _COMMAND, _PARALLEL, _PIPELINE, _SWEEP = "command", "parallel", "pipeline", "sweep"
 
@@ -32,27 +30,39 @@ class Components:
         self.documents: dict[str, Mapping] = {}
         self._loaded: dict[tuple[str, int], Component] = {}
 
+    def refuse(self, error: PipelineError) -> None:
+        """What is done about an error in a component, beside which the rest of it can still be understood."""
+        raise error
+
     def document(self, path: str) -> Mapping:
         if path not in self.documents:
             self.documents[path] = read(path)
         return self.documents[path]
+
+    def look(self, path: str) -> Mapping:
+        """A document that may turn out to be none of the pipeline's."""
+        return read(path)
 
     def of(self, name: str, node: Mapping) -> Found:
         """What the node of this name runs. Raises PipelineError where that cannot run here."""
         kind = load.text(node, "type", _COMMAND).lower()
         key = "trial" if kind == _SWEEP else "component"
         if node.get(key) is None:
-            return _inline(name, node, kind)
+            return self._inline(name, node, kind)
         document = self._declared(node, name, key)
         if kind == _SWEEP and "inputs" not in document:
-            return Found(_inline_trial(name, node, document), _SWEEP, document)
+            return Found(self._inline_trial(name, node, document), _SWEEP, document)
         kind = load.text(document, "type", _PIPELINE if "jobs" in document else _COMMAND).lower()
         if kind == _PIPELINE:
             return Found(None, kind, document)
+        return Found(self.component(document, name, kind), kind, document)
+
+    def component(self, document: Mapping, name: str, kind: str = _COMMAND) -> Component:
+        """The component of a document, loaded once."""
         place = (document.file, document.line)
         if place not in self._loaded:
-            self._loaded[place] = load.component(_runnable(document, name, kind), name)
-        return Found(self._loaded[place], kind, document)
+            self._loaded[place] = load.component(_runnable(document, name, kind), name, self.refuse)
+        return self._loaded[place]
 
     def _declared(self, node: Mapping, name: str, key: str) -> Mapping:
         declared = node[key]
@@ -70,23 +80,24 @@ class Components:
         if path is declared:
             path = load.local_path(declared, node.file)
         if not os.path.isfile(path):
-            raise at(node, key, f"the component file {os.path.relpath(path)} of node '{name}' does not exist")
+            message = f"the component file {os.path.relpath(path)} of node '{name}' does not exist"
+            raise at(node, key, message, "missing-path")
         return self.document(os.path.abspath(path))
 
+    def _inline(self, name: str, node: Mapping, kind: str) -> Found:
+        if "jobs" in node or kind == _PIPELINE:
+            return Found(None, _PIPELINE, node)
+        if kind == _SWEEP:
+            message = f"sweep '{name}' has no trial; name the component that each trial runs"
+            raise at(node, "trial", message, "missing-key")
+        runnable = _runnable(node, name, kind)
+        return Found(load.inline_command(runnable, name, _inline_ports(node), self.refuse), kind, node)
 
-def _inline(name: str, node: Mapping, kind: str) -> Found:
-    if "jobs" in node or kind == _PIPELINE:
-        return Found(None, _PIPELINE, node)
-    if kind == _SWEEP:
-        raise at(node, "trial", f"sweep '{name}' has no trial; name the component that each trial runs")
-    return Found(load.inline_command(_runnable(node, name, kind), name, _inline_ports(node)), kind, node)
+    def _inline_trial(self, name: str, node: Mapping, trial: Mapping) -> Component:
+        from edgeml.pipeline.sweep import trial_mapping
 
-
-def _inline_trial(name: str, node: Mapping, trial: Mapping) -> Component:
-    from edgeml.pipeline.sweep import trial_mapping
-
-    varied = {str(key): Input(type=ANY, optional=True) for key in load.section(node, "search_space")}
-    return load.inline_command(trial_mapping(node, trial), name, _inline_ports(node) | varied)
+        varied = {str(key): Input(type=ANY, optional=True) for key in load.section(node, "search_space")}
+        return load.inline_command(trial_mapping(node, trial), name, _inline_ports(node) | varied, self.refuse)
 
 
 def _runnable(document: Mapping, name: str, kind: str) -> Mapping:

@@ -39,9 +39,9 @@ def command_mapping(document: Mapping, name: str) -> Mapping:
     script = load.text(task, "entry_script")
     if not script:
         raise at(document, "task", f"the task of parallel node '{name}' has no entry_script")
-    made = Mapping(document.file, document.line_of("task"))
-    made.update(document)
-    made.key_lines = {**document.key_lines, "command": task.line_of("entry_script")}
+    made = document.copied()
+    made.line = document.line_of("task")
+    made.key_lines["command"] = task.line_of("entry_script")
     made["command"] = f"{script} {load.text(task, 'program_arguments')}".strip()
     for key in ("code", "environment", "additional_includes"):
         if key in task:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 LITERAL_TYPES = frozenset({"string", "integer", "number", "boolean"})
 DATA_TYPES = frozenset({"uri_file", "uri_folder", "mltable", "mlflow_model", "custom_model", "triton_model"})
 FILE_TYPES = frozenset({"uri_file"})
+ANY = "any"  # the type of an inline job's input that is bound: whatever it is bound to
 
 _TRUE = frozenset({"true", "yes", "on", "y", "1"})
 _FALSE = frozenset({"false", "no", "off", "n", "0"})

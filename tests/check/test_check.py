@@ -74,8 +74,8 @@ def test_an_example_may_be_a_tree() -> None:
 
 
 def test_rules_have_distinct_stable_names_and_say_why() -> None:
-    assert len(NAMES) == len(RULES) >= 11
-    assert all(re.fullmatch(r"[a-z]+(-[a-z]+)+", rule.id) and len(rule.why) > 30 for rule in RULES)
+    assert len(NAMES) == len(RULES) >= 30
+    assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", rule.id) and len(rule.why) > 30 for rule in RULES)
 
 
 def test_the_page_of_rules_is_made_from_them() -> None:
@@ -86,10 +86,11 @@ def test_the_corpus_of_the_format_is_told_apart(monkeypatch: pytest.MonkeyPatch)
     """What runs gives no finding; what is refused gives one at least, and where `edgeml run` says it is."""
     monkeypatch.chdir(CORPUS)
     needs_a_source = {"bad-remote-data-without-a-source"}  # valid for Azure ML, only not here
+    warned_of = {"undeclared-inputs": ["undeclared-input"] * 2}  # the SDK drops them, which nobody means
     for name in CASES:
         found = check([name])
         if not name.startswith("bad-") or name in needs_a_source:
-            assert found == [], name
+            assert [finding.rule for finding in found] == warned_of.get(name, []), (name, found)
             continue
         refusal = yaml.safe_load((CORPUS / name / "refusal.yml").read_text())
         file, _, line = refusal["at"].partition(":")
@@ -101,7 +102,7 @@ def test_the_repository_is_clean_and_its_yaml_is_looked_at() -> None:
     done = edgeml(ROOT, "--format", "json")
     assert (done.returncode, json.loads(done.stdout)) == (0, []), done.stdout
     broken = edgeml(ROOT, "tests/conformance/corpus/bad-cycle")
-    assert broken.returncode == 1 and "cannot-run the steps wait for each other" in broken.stdout
+    assert broken.returncode == 1 and "cycle the steps wait for each other" in broken.stdout
 
 
 @pytest.mark.parametrize(
@@ -112,6 +113,19 @@ def test_the_repository_is_clean_and_its_yaml_is_looked_at() -> None:
         ("jobs:\n  a: {command: x, outputs: {default: }}\n", (2, 29), "'default' is an output of Azure ML's own"),
         ("jobs:\n  a: {command: x, outputs: {o: {type: uri_fle}}}\n", (2, 39), "did you mean 'uri_file'?"),
         ("jobs: [a]\n", (1, 7), "'jobs' must be a mapping"),
+        (
+            "jobs:\n  a: {command: x, inputs: {i: 'of ${{parent.inputs.z}}'}}\n",
+            (2, 35),
+            "names no input of the pipeline",
+        ),
+        (
+            "jobs:\n  a:\n    command: >-\n      x\n      ${{inputs.z}}\n",
+            (5, 7),
+            "which the component does not declare",
+        ),
+        ("jobs:\n  a: {component: ./b.yml}\n", (2, 18), "the component file b.yml of node 'a' does not exist"),
+        ("outputs: {o: {type: uri_file}}\njobs: {a: {command: x}}\n", (1, 11), "no job is bound to the pipeline's"),
+        ("$schema: http://azureml/sdk-2-0/PipelineJob.json\njobs: {a: {command: x}}\n", (1, 10), "with https://"),
         ("jobs:\n  a: {command: x}\n  a: {command: y}\n", (3, 3), "'a' stands on line 2 already"),
         ("jobs:\n\ta: {command: x}\n", (2, 1), "a tab indents this line"),
         ("jobs:\n  s: {type: sweep, trial: {command: x}}\n", (2, 6), "this sweep node has no 'objective'"),
@@ -194,11 +208,26 @@ def test_checking_imports_nothing_heavy(here: Path) -> None:
 
 def test_no_key_that_the_sdk_takes_is_unknown() -> None:
     """azure-ai-ml's own schemas are the oracle; what they call `schema` and `id` is no key of a file."""
+    from azure.ai.ml._schema._datastore import AzureBlobSchema, AzureDataLakeGen2Schema, AzureFileSchema
+    from azure.ai.ml._schema._datastore import credentials as stores
+    from azure.ai.ml._schema._sweep import search_space
+    from azure.ai.ml._schema._sweep.sweep_termination import (
+        BanditPolicySchema,
+        MedianStoppingPolicySchema,
+        TruncationSelectionPolicySchema,
+    )
     from azure.ai.ml._schema.assets.data import DataSchema
     from azure.ai.ml._schema.assets.environment import BuildContextSchema, EnvironmentSchema
     from azure.ai.ml._schema.component.command_component import CommandComponentSchema
     from azure.ai.ml._schema.component.input_output import InputPortSchema, OutputPortSchema, ParameterSchema
     from azure.ai.ml._schema.component.parallel_component import ParallelComponentSchema
+    from azure.ai.ml._schema.compute.aml_compute import AmlComputeSchema, AmlComputeSshSettingsSchema
+    from azure.ai.ml._schema.compute.compute import IdentitySchema, NetworkSettingsSchema
+    from azure.ai.ml._schema.compute.kubernetes_compute import KubernetesComputeSchema
+    from azure.ai.ml._schema.compute.virtual_machine_compute import (
+        VirtualMachineComputeSchema,
+        VirtualMachineSshSettingsSchema,
+    )
     from azure.ai.ml._schema.job.command_job import CommandJobSchema
     from azure.ai.ml._schema.job.input_output_entry import DataInputSchema, OutputSchema
     from azure.ai.ml._schema.job_resource_configuration import JobResourceConfigurationSchema
@@ -207,8 +236,12 @@ def test_no_key_that_the_sdk_takes_is_unknown() -> None:
     from azure.ai.ml._schema.pipeline.pipeline_job import PipelineJobSchema
     from azure.ai.ml._schema.pipeline.settings import PipelineJobSettingsSchema
 
-    build = kinds.ENVIRONMENT.known["build"]
-    assert isinstance(build, kinds.Fields)
+    def inner(kind: kinds.Fields, key: str) -> kinds.Fields:
+        shape = kind.known[key]
+        assert isinstance(shape, kinds.Fields)
+        return shape
+
+    build = inner(kinds.ENVIRONMENT, "build")
     pairs = [
         (kinds.PIPELINE_JOB, PipelineJobSchema),
         (kinds.PIPELINE_COMPONENT, PipelineComponentSchema),
@@ -228,8 +261,39 @@ def test_no_key_that_the_sdk_takes_is_unknown() -> None:
         (kinds.OUTPUT_PORT, OutputPortSchema),
         (kinds.VALUE, DataInputSchema),
         (kinds.OUTPUT, OutputSchema),
+        (kinds.EARLY_TERMINATION, BanditPolicySchema),
+        (kinds.EARLY_TERMINATION, MedianStoppingPolicySchema),
+        (kinds.EARLY_TERMINATION, TruncationSelectionPolicySchema),
+        (kinds.DISTRIBUTION_OF_A_SPACE, search_space.ChoiceSchema),
+        (kinds.DISTRIBUTION_OF_A_SPACE, search_space.QNormalSchema),
+        (kinds.DISTRIBUTION_OF_A_SPACE, search_space.QUniformSchema),
+        (kinds.DISTRIBUTION_OF_A_SPACE, search_space.RandintSchema),
+        (kinds.VIRTUAL_MACHINE, VirtualMachineComputeSchema),
+        (inner(kinds.VIRTUAL_MACHINE, "ssh_settings"), VirtualMachineSshSettingsSchema),
+        (kinds.KUBERNETES, KubernetesComputeSchema),
+        (inner(kinds.KUBERNETES, "identity"), IdentitySchema),
+        (kinds.CLUSTER, AmlComputeSchema),
+        (inner(kinds.CLUSTER, "ssh_settings"), AmlComputeSshSettingsSchema),
+        (inner(kinds.CLUSTER, "network_settings"), NetworkSettingsSchema),
+        (kinds.BLOB_STORE, AzureBlobSchema),
+        (kinds.FILE_STORE, AzureFileSchema),
+        (kinds.LAKE_STORE, AzureDataLakeGen2Schema),
+        (inner(kinds.BLOB_STORE, "credentials"), stores.AccountKeySchema),
+        (inner(kinds.FILE_STORE, "credentials"), stores.SasTokenSchema),
+        (inner(kinds.LAKE_STORE, "credentials"), stores.ServicePrincipalSchema),
+        (inner(kinds.LAKE_STORE, "credentials"), stores.CertificateSchema),
     ]
+    whole = (
+        kinds.VIRTUAL_MACHINE,
+        kinds.KUBERNETES,
+        kinds.CLUSTER,
+        kinds.BLOB_STORE,
+        kinds.FILE_STORE,
+        kinds.LAKE_STORE,
+    )
     for kind, schema in pairs:
         fields = schema(context={"base_path": ROOT}).fields
         taken = {name for name, field in fields.items() if not field.dump_only} - {"id", "schema"}
         assert taken - kind.known.keys() == set(), kind.name
+        if kind in whole:
+            assert {name for name in taken if fields[name].required} <= set(kind.required), kind.name

@@ -147,14 +147,52 @@ def test_in_this_repository_every_step_but_none_after_the_release_is_private() -
 
 
 @pytest.mark.parametrize(
-    ("said", "place", "words"),
+    ("said", "line", "words"),
     [
-        ("privat: [a]\n", ":1: ", "the policy has no key 'privat'; it takes private, cloud"),
-        ("private: a\n", ":1: ", "'private' must be a list of names"),
+        ("private: [a]\nprivat: [a]\n", 2, "the policy has no key 'privat'; it takes private, cloud, release"),
+        ("private: [a]\nfile: [a]\n", 2, "the policy has no key 'file'"),
+        ("private: a\n", 1, "'private' must be a list of names"),
+        ("private: [a]\ncomputes: [{name: b}]\n", 2, "'computes' must be a list of names"),
+        ("private: [a]\nregions: [1]\n", 2, "'regions' must be a list of names"),
+        ("private: [a]\ncloud:\n", 2, "'cloud' must be a list of names"),
+        ("private: ['']\n", 1, "'' under 'private' is no name"),
+        ("private: ['*']\n", 1, "'*' under 'private' is no name"),
+        ("private: [a, b, a]\n", 1, "'a' stands under 'private' twice"),
+        ("private: [a]\nprivate: [b]\n", 2, "'private' stands on line 1 already"),
+        ("private: []\n", 1, "the policy names no private datastore, so it protects nothing"),
+        ("cloud: [a]\n", 1, "the policy names no private datastore"),
+        ("private: [a]\ncloud: [a]\n", 2, "the datastore 'a' is listed as private and as cloud"),
+        ("- a\n", 1, "not a YAML mapping"),
+        ("private: [a\n", 2, "not valid YAML"),
+        ("", 1, "not a YAML mapping"),
     ],
 )
-def test_a_policy_that_is_not_understood_is_refused(tmp_path: Path, said: str, place: str, words: str) -> None:
+def test_a_policy_that_is_not_understood_is_refused_in_one_sentence(
+    tmp_path: Path, said: str, line: int, words: str
+) -> None:
     project(tmp_path, "jobs: {}\n", said)
     with pytest.raises(PipelineError) as refused:
         policy.load(str(tmp_path))
-    assert place in str(refused.value) and words in str(refused.value)
+    assert refused.value.line == line and refused.value.file == str(tmp_path / "contracts/residency.yml")
+    assert words in refused.value.message and "\n" not in refused.value.message
+
+
+def test_a_policy_that_cannot_be_read_is_no_policy_of_nothing(tmp_path: Path) -> None:
+    (tmp_path / "contracts").mkdir()
+    (tmp_path / "contracts/residency.yml").symlink_to(tmp_path / "absent.yml")
+    with pytest.raises(PipelineError, match="no such file"):
+        policy.load(str(tmp_path))
+    (tmp_path / "contracts/residency.yml").unlink()
+    (tmp_path / "contracts/residency.yml").mkdir()
+    with pytest.raises(PipelineError, match="a folder, where a YAML file is expected"):
+        policy.load(str(tmp_path))
+    (tmp_path / "contracts/residency.yml").rmdir()
+    (tmp_path / "contracts/residency.yml").write_bytes(b"private: [\xff]")
+    with pytest.raises(PipelineError, match="not UTF-8"):
+        policy.load(str(tmp_path))
+
+
+def test_the_policy_of_this_repository_is_understood() -> None:
+    rules = policy.load(str(ROOT))
+    assert rules.private == {"stackhub"} and rules.release == {"release_artifacts"} and rules.cloud
+    assert policy.governing(str(ROOT / "pipelines/train.yml")) == rules

@@ -179,7 +179,7 @@ ZONES = """
     ("default", "private"), [("azureml:stackhub", "edge"), ("azureml:lake", "cloud"), ("null", "cloud")]
 )
 def test_outputs_lie_in_the_zone_of_their_datastore(project: Project, default: str, private: str) -> None:
-    project.write("edgeml.toml", '[datastores]\nedge = ["stackhub"]\n')
+    project.write("contracts/residency.yml", "private: [stackhub]\n")
     project.write("pipeline.yml", ZONES % default)
     record = project.record("--output-dir", "out")
     zones = {f"{s['node']}.{name}": o["zone"] for s in record["steps"] for name, o in s["outputs"].items()}
@@ -193,15 +193,25 @@ def test_outputs_lie_in_the_zone_of_their_datastore(project: Project, default: s
     assert (out / "jobs/private/outputs/o").resolve() == out / private / "private/o"
 
 
-def test_nothing_is_an_edge_datastore_unless_the_settings_say_so(project: Project) -> None:
+def test_nothing_is_private_unless_a_policy_says_so(project: Project) -> None:
     project.write("pipeline.yml", ZONES % "azureml:stackhub")
     zones = {o["zone"] for s in project.record()["steps"] for o in s["outputs"].values()}
     assert zones == {"cloud"}
-    record = project.record(EDGEML_DATASTORES_EDGE='["stackhub", "lake"]')
+    project.write("contracts/residency.yml", "private: [stackhub, lake]\n")
+    record = project.record()
     assert {o["zone"] for s in record["steps"] for o in s["outputs"].values()} == {"edge"}
-    assert "must be a list of names" in project.run(check=2, EDGEML_DATASTORES_EDGE="stackhub").stderr
-    project.write("edgeml.toml", "[datastores\n")
-    assert "edgeml.toml is not valid TOML" in project.run(check=2).stderr
+    project.write("contracts/residency.yml", "private: stackhub\n")
+    assert "contracts/residency.yml:1: 'private' must be a list of names" in project.run(check=2).stderr
+
+
+def test_the_policy_holds_wherever_a_pipeline_is_run_from(project: Project, tmp_path: Path) -> None:
+    project.write("repository/pipelines/pipeline.yml", ZONES % "azureml:stackhub")
+    project.write("repository/contracts/residency.yml", "private: [stackhub, lake]\n")
+    done = project.edgeml("run", "repository/pipelines/pipeline.yml", "--json")
+    assert {o["zone"] for s in json.loads(done.stdout)["steps"] for o in s["outputs"].values()} == {"edge"}
+    project.write("repository/pipelines/edgeml.toml", "")  # a project of its own, which has no policy
+    done = project.edgeml("run", "repository/pipelines/pipeline.yml", "--json")
+    assert {o["zone"] for s in json.loads(done.stdout)["steps"] for o in s["outputs"].values()} == {"cloud"}
 
 
 def test_paths_with_spaces_reach_the_shell_whole(tmp_path: Path) -> None:
