@@ -117,7 +117,8 @@ def run(
     from edgeml.engine.run import run as run_graph
 
     check_tools(graph, python)
-    private = policy.private_steps(graph, policy.load(str(project.root())))
+    rules = policy.governing(graph.file)
+    private = policy.private_steps(graph, rules)
     if private and not unprotected and env == "conda":
         raise EdgemlError(
             f"step '{min(private)}' is private, and --env conda has no sandbox; run with --env local or --env docker, "
@@ -141,7 +142,6 @@ def run(
         steps = "private step runs" if len(private) == 1 else "private steps run"
         _say(f"{len(private)} {steps} without a sandbox ({unprotected})")
     asked = {need for step in graph.steps.values() for need in step.component.tags.get(NEEDS_TAG, "").split()}
-    rules = policy.governing(graph.file)
     with ExitStack() as stack:
         provided = {}
         if "storage" in asked:

@@ -92,10 +92,8 @@ KINDS = {
 }
 CALLS = {
     "io_uring": "call(425, 4, id(ctypes.create_string_buffer(256)) + 32)",
-    "ptrace": "call({ptrace}, 0, 0, 0, 0)",
     "memory of another process": "call({process_vm_readv}, os.getpid(), 0, 0, 0, 0, 0)",
     "keys of the kernel": "call({keyctl}, 0, -3, 1)",
-    "a namespace of its own": "call({unshare}, 0x10000000)",
     "a namespace by clone": """
         pid = call({clone}, 0x10000000 | 17, 0, 0, 0, 0)
         if pid == 0: os._exit(0)
@@ -103,6 +101,8 @@ CALLS = {
         """,
     "handles of files": "call({name_to_handle_at}, -100, 0, 0, 0, 0)",
     "a call that is newer than the list": "call(451, 0, 0, 0)",
+    "a namespace of its own": "call({unshare}, 0x10000000)",
+    "ptrace": "call({ptrace}, 0, 0, 0, 0)",
 }
 NUMBERS = {"ptrace": 101, "process_vm_readv": 310, "keyctl": 250, "unshare": 272, "clone": 56, "name_to_handle_at": 303}
 
