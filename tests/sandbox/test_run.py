@@ -25,7 +25,7 @@ def without_bubblewrap(folder: Path) -> str:
     """A search path with everything that a run needs, and no bubblewrap."""
     programs = folder / "programs"
     programs.mkdir()
-    for name in ("bash", "sh", "env", "git"):
+    for name in ("bash", "sh", "env", "git", "node"):
         found = shutil.which(name)
         if found:
             (programs / name).symlink_to(found)
