@@ -97,7 +97,7 @@ def test_a_script_that_means_to_speak_says_little(words: Words) -> None:
     """A vocabulary in the code and a format of many gaps: four words a line, and no more than so many lines."""
     vocabulary = sorted(words.names)
     template = " ".join(["{}"] * 60)
-    loud = words._replace(templates=(*words.templates, tuple(("say " + template).split("{}"))))
+    loud = words._replace(templates=(tuple(("say " + template).split("{}")), *words.templates))
     line = "say " + " ".join(vocabulary[i % len(vocabulary)] for i in range(60))
     shown, _ = filtered([line] * 1000, loud)
     assert len(shown) == LINES

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 HIDDEN, NUMBER = "…", "#"
 LINES = 200
+_LOOKED_AT = 400  # lines at the end of a log
 _WIDTH = 500
 _NAMED = 4  # words in the gaps of one line that are shown
 _DEPTH = 2  # texts within texts
@@ -50,9 +51,10 @@ Template = tuple[str, ...]  # the pieces of a text with gaps between them
 
 
 class Words(NamedTuple):
-    """What a step's author wrote: texts, single words, and the lines of the files by name."""
+    """What a step's author wrote: texts (those among them with a word), single words, lines of the files by name."""
 
     templates: tuple[Template, ...]
+    spoken: tuple[Template, ...]
     names: frozenset[str]
     files: Mapping[str, list[str]]
 
@@ -76,7 +78,8 @@ def of(files: Mapping[str, str], command: str = "", keys: Iterable[str] = ()) ->
         names.update(word for template in found for piece in template for word in _WORDS.findall(piece))
         names.update(_imported(code) if name.endswith(".py") else ())
     templates.update(line for template in _shell(command) for line in _lines(template))
-    return Words(tuple(sorted(templates, key=_weight, reverse=True)), frozenset(names), texts)
+    ordered = sorted(templates, key=_weight, reverse=True)
+    return Words(tuple(ordered), tuple(filter(_speaks, ordered)), frozenset(names), texts)
 
 
 def keys_of(path: str) -> Iterator[str]:
@@ -101,10 +104,11 @@ def keys_of(path: str) -> Iterator[str]:
 def filtered(lines: Iterable[str], words: Words) -> tuple[list[str], int]:
     """The lines as they may be shown, and the number of those that are withheld."""
     shown: list[str] = []
-    withheld = 0
+    every = list(lines)
+    withheld = max(0, len(every) - _LOOKED_AT)
     frame: tuple[str, int] | None = None  # the own file and line that the next line may quote
     last, in_traceback = "", False
-    for line in lines:
+    for line in every[-_LOOKED_AT:]:
         line = line.rstrip()
         if line in _BETWEEN:
             shown.append(line)
@@ -134,7 +138,7 @@ def filtered(lines: Iterable[str], words: Words) -> tuple[list[str], int]:
 def _render(text: str, words: Words, depth: int) -> str | None:
     """A text by the template that shows most of it; None where there is none."""
     best: str | None = None
-    for template in words.templates:
+    for template in words.templates if depth == 0 else words.spoken:
         if best is not None and _weight(template) < len(best.replace(HIDDEN, "")):
             break  # templates come by the length of their own text
         gaps = _fill(text, template)
@@ -144,8 +148,7 @@ def _render(text: str, words: Words, depth: int) -> str | None:
         named = [i for i, (gap, made) in enumerate(zip(gaps, shown, strict=True)) if made == gap != ""]
         for i in named[_NAMED:]:
             shown[i] = HIDDEN
-        speaks = any(_WORDS.search(piece) and len(piece.strip()) > 1 for piece in template)
-        if not speaks and (HIDDEN in shown or not named):
+        if not _speaks(template) and (HIDDEN in shown or not named):
             continue
         made = template[0] + "".join(gap + piece for gap, piece in zip(shown, template[1:], strict=True))
         if best is None or len(made.replace(HIDDEN, "")) > len(best.replace(HIDDEN, "")):
@@ -179,6 +182,10 @@ def _fill(text: str, template: Template) -> list[str] | None:
         gaps.append(text[at:found])
         at = found + len(piece)
     return [*gaps, text[at:end]]
+
+
+def _speaks(template: Template) -> bool:
+    return any(len(piece.strip()) > 1 and _WORDS.search(piece) for piece in template)
 
 
 def _weight(template: Template) -> int:
