@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
 
+    from edgeml.engine.environment import Sandbox
     from edgeml.engine.run import Result
     from edgeml.pipeline import Graph
 
@@ -49,6 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--output-dir", default="", metavar="DIR", help="the run's folder (default: .edgeml/runs/NAME)")
     add("--jobs", type=int, default=0, metavar="N", help="steps at once (default: the number of processors)")
+    add(
+        "--no-sandbox",
+        action="store_true",
+        help="run private steps without a sandbox: they reach the network; the run's record says so",
+    )
     add("--force", action="store_true", help="run every step, also those whose outputs could be reused")
     add("--dry-run", action="store_true", help="print the resolved graph and run nothing")
     add("--no-check", action="store_true", help="run in spite of what `edgeml check` would call an error")
@@ -82,7 +88,10 @@ def execute(args: argparse.Namespace) -> int:
         python=args.python,
         env=args.env,
         maps=maps,
+        unprotected="--no-sandbox" if args.no_sandbox else "",
     )
+    for warning in result.record["warnings"][len(graph.warnings) :]:
+        _say(warning)
     if args.json:
         print(json.dumps(result.record, indent=2))
     else:
@@ -99,23 +108,43 @@ def run(
     python: str = "",
     env: str = "local",
     maps: Mapping[str, str] | None = None,
+    unprotected: str = "",
 ) -> Result:
     """Run a graph with what the project provides: its storage where a component asks for it, its datastores' zones.
 
-    `env` is where steps run, `maps` gives remote environments a local source.
+    `env` is where steps run, `maps` gives remote environments a local source. Private steps run in a sandbox,
+    unless there is a reason to leave them `unprotected`. Raises EdgemlError where nothing could be started.
     """
     from edgeml.engine.progress import Progress
     from edgeml.engine.run import NEEDS_TAG, Options, check_tools
     from edgeml.engine.run import run as run_graph
 
     check_tools(graph, python)
+    rules = policy.governing(graph.file)
+    private = policy.private_steps(graph, rules)
+    if private and not unprotected and env == "conda":
+        raise EdgemlError(
+            f"step '{min(private)}' is private, and --env conda has no sandbox; run with --env local or --env docker, "
+            "or without protection, which the run's record will say (--no-sandbox)"
+        )
     launcher = None
+    confined: Sandbox | None = None
+    if private and not unprotected and env == "local":
+        from edgeml.engine.sandbox import bwrap
+
+        confined = bwrap.prepare(_interpreter(python))
     if env != "local":
         from edgeml.engine import environment
 
         launcher = environment.prepare(env, graph, maps or {}, project.state_folder(), _say)
+        if private and not unprotected:
+            from edgeml.engine.sandbox import container
+
+            confined = container.confined(launcher)
+    if private and unprotected:
+        steps = "private step runs" if len(private) == 1 else "private steps run"
+        _say(f"{len(private)} {steps} without a sandbox ({unprotected})")
     asked = {need for step in graph.steps.values() for need in step.component.tags.get(NEEDS_TAG, "").split()}
-    rules = policy.governing(graph.file)
     with ExitStack() as stack:
         provided = {}
         if "storage" in asked:
@@ -140,6 +169,8 @@ def run(
             provided=provided,
             variables=variables,
             launcher=launcher,
+            private=private,
+            sandbox=confined,
         )
         width = max(map(len, graph.steps))
         with Progress(len(graph.steps), width) as progress:
@@ -261,7 +292,8 @@ def explain_failures(result: Result) -> None:
         for line in tail(log):
             print(f"  | {line}", file=sys.stderr)
         print("  command " + "\n          ".join(command.strip().splitlines()), file=sys.stderr)
-        print(f"  log     {os.path.relpath(log)}", file=sys.stderr)
+        kept = os.path.join(result.path, "quarantine", name, "log.txt")
+        print(f"  log     {os.path.relpath(kept if os.path.isfile(kept) else log)}", file=sys.stderr)
         work = os.path.join(result.path, "jobs", name, "work")
         if os.path.isdir(work):
             print(f"  folder  {os.path.relpath(work)}", file=sys.stderr)

@@ -19,9 +19,10 @@ from edgeml.engine.environment import Declared, key
 from edgeml.engine.folder import Job
 from edgeml.engine.guard import Guard
 from edgeml.engine.image import Images, ask, last_line
-from edgeml.engine.step import FOREVER, Process, Sources, is_file
+from edgeml.engine.mounts import mounts
+from edgeml.engine.step import FOREVER, Process, Sources
 from edgeml.errors import EdgemlError
-from edgeml.pipeline.graph import Data, FromStep, Step, Text, Value
+from edgeml.pipeline.graph import Step
 
 # Of the ambient variables only these reach a step: all others describe this machine, not the container.
 _PASSED = ("MLFLOW_", "AZUREML_", "AZURE_ML_", "EDGEML_STORAGE_", "PYTHONUNBUFFERED")
@@ -29,7 +30,6 @@ _PASSED = ("MLFLOW_", "AZUREML_", "AZURE_ML_", "EDGEML_STORAGE_", "PYTHONUNBUFFE
 _CLIENTS_OWN = re.compile(r"HOME|PATH|BASH_ENV|ENV|TMPDIR|SSH_AUTH_SOCK|(DOCKER|BUILDKIT|LD|DYLD)_.*")
 _ADDRESSES = ("EDGEML_STORAGE_ACCOUNT_URL", "MLFLOW_TRACKING_URI")
 _LOOPBACK = re.compile(r"https?://(localhost|127\.|\[::1\])")
-_CERTIFICATES = "EDGEML_STORAGE_CA_BUNDLE"
 _CLIENT_KILLED = 125  # the client's own exit code where it lost the daemon or could not start the container
 
 
@@ -66,6 +66,9 @@ class Docker:
         self.leash = [setpriv, "--pdeathsig", "TERM"] if setpriv else []
 
     def identity(self, step: Step) -> str:
+        return self.image_of(step)
+
+    def image_of(self, step: Step) -> str:
         return self.images[key(step)]
 
     def start(
@@ -78,17 +81,19 @@ class Docker:
         sources: Sources,
         guard: Guard,
     ) -> Process:
-        name = _container_name(environment["AZUREML_RUN_ID"])
+        name = container_name(environment["AZUREML_RUN_ID"])
         variables, environment = _variables(step, environment)
-        mounts = _mounts(step, job.work, environment, outputs, sources)
+        read, written = mounts(step, job, environment, outputs, sources)
         line = [
             *self.leash,
             *(self.program, "run", "--rm", "--init", "--name", name, "--user", self.user),
             *("--cap-drop", "ALL", "--security-opt", "no-new-privileges", *self._network(environment)),
             # The daemon's own log would be a second copy of what a step prints, out of the project's sight.
-            *("--log-driver", "none", "--no-healthcheck", "--workdir", job.work, *variables, *mounts),
+            *("--log-driver", "none", "--no-healthcheck", "--workdir", job.work, *variables),
+            *(word for path, source in read.items() if path not in written for word in as_mount(source, path)),
+            *(word for path, source in written.items() for word in as_mount(source, path, writable=True)),
             # Docker carries two streams, and what they held at once arrives in any order: a log needs one.
-            *("--entrypoint", "bash", self.images[key(step)], "-c", f"exec 2>&1; {command}"),
+            *("--entrypoint", "bash", self.image_of(step), "-c", f"exec 2>&1; {command}"),
         ]
         return Container(self.program, name, line, job, environment)
 
@@ -157,35 +162,10 @@ def _variables(step: Step, environment: dict[str, str]) -> tuple[list[str], dict
     return options, client
 
 
-def _mounts(
-    step: Step, work: str, environment: Mapping[str, str], outputs: Mapping[str, str], sources: Sources
-) -> list[str]:
-    """What the step reads, for reading, and where it writes; each at the path that its command holds."""
-    read, written = {}, {work: work}
-    for value in (*step.inputs.values(), *step.environment_variables.values()):
-        for path in _paths(value, sources):
-            read[sources.shown(path)] = path
-    if os.path.isfile(bundle := environment.get(_CERTIFICATES, "")):
-        read[bundle] = bundle
-    for name, path in outputs.items():
-        # A file that is not there yet cannot be mounted, its folder can; it holds outputs of this step only.
-        shown = sources.shown(path)
-        written |= {os.path.dirname(shown): os.path.dirname(path)} if is_file(step, name) else {shown: path}
-    options = []
-    for target, source in {**read, **written}.items():
-        fields = ["type=bind", f"source={os.path.realpath(source)}", f"target={target}"]
-        options += ["--mount", _as_csv(fields if target in written else [*fields, "readonly"])]
-    return options
-
-
-def _paths(value: Value, sources: Sources) -> list[str]:
-    if isinstance(value, Data):
-        return [value.path]
-    if isinstance(value, FromStep):
-        return [sources.paths[value]]
-    if isinstance(value, Text):
-        return [path for part in value.parts for path in _paths(part, sources)]
-    return []
+def as_mount(source: str, target: str, *, writable: bool = False) -> list[str]:
+    """The option that shows a file or folder of this machine at a path of the container's."""
+    fields = ["type=bind", f"source={os.path.realpath(source)}", f"target={target}"]
+    return ["--mount", _as_csv(fields if writable else [*fields, "readonly"])]
 
 
 def _as_csv(fields: list[str]) -> str:
@@ -195,5 +175,5 @@ def _as_csv(fields: list[str]) -> str:
     return line.getvalue()
 
 
-def _container_name(run: str) -> str:
+def container_name(run: str) -> str:
     return "edgeml-" + re.sub(r"[^A-Za-z0-9_.-]", "-", run) + "-" + os.urandom(4).hex()

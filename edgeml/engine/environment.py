@@ -37,6 +37,26 @@ class Declared(NamedTuple):
         return PipelineError(message, self.file, self.line)
 
 
+class Sandbox(Protocol):
+    """Starts steps in a place of their own; `kind` is what the run's record calls it."""
+
+    @property
+    def kind(self) -> str: ...
+
+    def start(
+        self,
+        step: Step,
+        command: str,
+        job: Job,
+        environment: dict[str, str],
+        outputs: dict[str, str],
+        sources: Sources,
+        guard: Guard,
+    ) -> Process:
+        """Start a step's command in its working directory; `outputs` are its outputs' paths by name."""
+        ...
+
+
 class Launcher(Protocol):
     """Starts steps in the environments that were prepared for them."""
 

@@ -8,6 +8,7 @@ jobs/<step>/log.txt              what the step printed
 jobs/<step>/trials/<n>/log.txt   what a trial of a sweep printed
 jobs/<step>/outputs/<output>     links into edge/ or cloud/
 outputs/<name>                   the pipeline's outputs, links as well
+quarantine/<job>/log.txt         what a private step printed, for its owner alone; its log.txt is what may be shown
 """
 
 from __future__ import annotations
@@ -26,14 +27,16 @@ EDGE, CLOUD = "edge", "cloud"
 CODE = "code.json"
 LOCK = ".lock"
 _PATIENCE = 50  # tries: the guard of an engine that was killed, and `edgeml runs`, hold the lock for a moment
-_PARTS = (EDGE, CLOUD, "jobs", "outputs", "report")
+QUARANTINE = "quarantine"
+_PARTS = (EDGE, CLOUD, "jobs", "outputs", "report", QUARANTINE)
 
 
 class Job(NamedTuple):
-    """The folder of one process: of a step, or of one trial of a sweep."""
+    """The folder of one process: of a step, or of one trial of a sweep. `kept` is where a private one's log lies."""
 
     name: str
     folder: str
+    kept: str = ""
 
     @property
     def work(self) -> str:
@@ -41,11 +44,28 @@ class Job(NamedTuple):
 
     @property
     def log(self) -> str:
+        return os.path.join(self.kept or self.folder, "log.txt")
+
+    @property
+    def shown(self) -> str:
+        """What may be shown of the log: all of it, except for a private step."""
         return os.path.join(self.folder, "log.txt")
 
     @property
     def environment(self) -> str:
         return os.path.join(self.folder, "environment")
+
+    @property
+    def scratch(self) -> str:
+        return os.path.join(self.folder, "scratch")
+
+    @property
+    def tracking(self) -> str:
+        return os.path.join(self.folder, "mlruns")
+
+    @property
+    def specification(self) -> str:
+        return os.path.join(self.folder, "parallel.json")
 
 
 class RunFolder:
@@ -58,6 +78,14 @@ class RunFolder:
 
     def job(self, step: str) -> Job:
         return Job(step, os.path.join(self.path, "jobs", step))
+
+    def quarantined(self, job: Job) -> Job:
+        """The job with its log in the quarantine, which this user alone may enter."""
+        kept = os.path.join(self.path, QUARANTINE, job.name)
+        os.makedirs(os.path.dirname(kept), mode=0o700, exist_ok=True)
+        os.makedirs(kept, mode=0o700, exist_ok=True)
+        os.close(os.open(os.path.join(kept, "log.txt"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        return job._replace(kept=kept)
 
     def output(self, step: str, name: str, zone: str) -> str:
         return os.path.join(self.path, zone, step, name)

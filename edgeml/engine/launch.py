@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 
+from edgeml.engine.folder import Job
 from edgeml.engine.step import StepFailed, has_package
 from edgeml.pipeline.graph import Distribution, Parallel, Step
 
@@ -14,7 +15,7 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 _APPENDED = "parallel_run_step.txt"  # Azure ML's name for the appended rows where the output is a folder
 
 
-def parallel_command(parallel: Parallel, command: str, paths: dict[str, str], folder: str, python: str) -> str:
+def parallel_command(parallel: Parallel, command: str, paths: dict[str, str], job: Job, python: str) -> str:
     """The command that hands mini-batches to the entry script; `paths` are those of its input and output.
 
     Its specification is left in the step's folder, where a person can read it.
@@ -30,7 +31,7 @@ def parallel_command(parallel: Parallel, command: str, paths: dict[str, str], fo
         "sources": _sources(paths["input"]),
         "append_to": append_to,
     }
-    path = os.path.join(folder, "parallel.json")
+    path = job.specification
     with open(path, "w", encoding="utf-8") as stream:
         json.dump(spec, stream, indent=2)
     return shlex.join([python, os.path.join(_HERE, "minibatch.py"), path])
@@ -66,10 +67,10 @@ def distributed_command(distribution: Distribution, command: str, python: str) -
     return shlex.join([python, os.path.join(_HERE, "ranks.py"), distribution.type, count, command])
 
 
-def of(step: Step, command: str, paths: dict[str, str], folder: str, python: str) -> str:
+def of(step: Step, command: str, paths: dict[str, str], job: Job, python: str) -> str:
     """The shell text that starts a step, given its command with every placeholder replaced."""
     if step.parallel is not None:
-        return parallel_command(step.parallel, command, paths, folder, python)
+        return parallel_command(step.parallel, command, paths, job, python)
     if step.distribution is not None:
         return distributed_command(step.distribution, command, python)
     return command

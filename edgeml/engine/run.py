@@ -24,12 +24,16 @@ from edgeml.pipeline.graph import Graph, Step, datastore_of, describe_value, sou
 from edgeml.pipeline.resolve import ARTIFACTS
 
 if TYPE_CHECKING:
-    from edgeml.engine.environment import Launcher
+    from edgeml.engine.environment import Launcher, Sandbox
+    from edgeml.engine.sandbox.ledger import Ledger
+    from edgeml.engine.sandbox.metrics import Logged
+    from edgeml.engine.sweep import Tracker
 
 COMPLETED, CACHED, FAILED, SKIPPED = "completed", "cached", "failed", "skipped"
 CANCELLED, RUNNING, INTERRUPTED = "cancelled", "running", "interrupted"
 DONE = frozenset({COMPLETED, CACHED})
 NEEDS_TAG = "edgeml.needs"
+NO_SANDBOX = "none"
 _WITHHELD = "EDGEML_STORAGE_"  # the way to the private rows: only for components that ask for it
 
 
@@ -37,7 +41,8 @@ class Options(NamedTuple):
     """How to run. `state` is the project's own folder.
 
     Each step gets `variables`; `provided` are variables for those whose component's tag asks for them, by its word.
-    A `launcher` starts steps in their declared environments; without one they run in this Python.
+    A `launcher` starts steps in their declared environments; without one they run in this Python. `private` are the
+    steps whose output is quarantined, and that the `sandbox` starts where there is one.
     """
 
     state: str
@@ -49,12 +54,19 @@ class Options(NamedTuple):
     variables: Mapping[str, str] = {}
     provided: Mapping[str, Mapping[str, str]] = {}
     launcher: Launcher | None = None
+    private: frozenset[str] = frozenset()
+    sandbox: Sandbox | None = None
 
 
 class Outcome:
-    """What became of one step. `fingerprints` are by output, times in seconds since the run began."""
+    """What became of one step. `fingerprints` are by output, times in seconds since the run began.
 
-    __slots__ = ("exit_code", "fingerprints", "key", "message", "parts", "seconds", "started", "status", "trials")
+    `sandbox` is what the process ran in that made the outputs, in this run or in the one that they are reused from.
+    """
+
+    __slots__ = (
+        *("exit_code", "fingerprints", "key", "message", "parts", "sandbox", "seconds", "started", "status", "trials"),
+    )
 
     def __init__(self, status: str = SKIPPED, message: str = "") -> None:
         self.status = status
@@ -66,6 +78,7 @@ class Outcome:
         self.seconds = 0.0
         self.fingerprints: dict[str, str] = {}
         self.trials: list[dict[str, Any]] = []
+        self.sandbox = NO_SANDBOX
 
 
 Listener = Callable[[str, Step, Outcome], None]
@@ -115,6 +128,8 @@ class Engine:
         self.commands: dict[str, str] = {}
         self.lock = threading.Lock()
         self.stopping = False
+        self.ledger: Ledger | None = None
+        self.problems: list[str] = []
         self.limit = options.jobs or os.cpu_count() or 1
         self.slots = threading.BoundedSemaphore(self.limit)  # processes at once, those of a sweep's trials included
         self.base_environment = self._base_environment()
@@ -140,6 +155,8 @@ class Engine:
             if previous is not None:
                 signal.signal(signal.SIGTERM, previous)
             self.guard.close()
+            if self.ledger is not None and (problem := self.ledger.close()):
+                self.problems.append(problem)
             self._publish()
             self.aliases.close()
             self.fingerprints.save()
@@ -231,7 +248,9 @@ class Engine:
         cached = self.cache.fetch(outcome.key, {**outputs, **implicit}) if self.may_reuse(wanted) else None
         if cached is not None:
             outcome.status, outcome.exit_code, outcome.fingerprints = CACHED, 0, cached.fingerprints
+            outcome.sandbox = str(cached.note.get("sandbox", NO_SANDBOX)) if cached.note else NO_SANDBOX
             return
+        outcome.sandbox = self.sandbox_of(wanted)
         self.listener("start", wanted, outcome)
         outputs |= implicit
         if wanted.sweep is not None:
@@ -239,14 +258,15 @@ class Engine:
 
             outcome.trials = sweep(self, wanted, snapshot, outputs)
         else:
-            self.produce(wanted, snapshot, outputs, self.folder.job(wanted.name))
+            self._take_over(wanted, self.produce(wanted, snapshot, outputs, self.folder.job(wanted.name)))
         outcome.exit_code = 0
         outcome.fingerprints = step.fingerprint_outputs(outputs, self.fingerprints)
         if wanted.component.deterministic:
             seconds = time.perf_counter() - self.clock - outcome.started
             # Without room or permission for the cache the step is still done; it will only not be reused.
             with contextlib.suppress(OSError):
-                self.cache.store(outcome.key, outputs, outcome.fingerprints, seconds)
+                note = {"sandbox": outcome.sandbox} if outcome.sandbox != NO_SANDBOX else None
+                self.cache.store(outcome.key, outputs, outcome.fingerprints, seconds, note)
         outcome.status = COMPLETED
 
     def may_reuse(self, wanted: Step) -> bool:
@@ -260,24 +280,40 @@ class Engine:
         job: folder.Job,
         variables: Mapping[str, str] = {},
         seconds: float = float("inf"),
-    ) -> None:
+    ) -> list[Logged]:
         """Run a step's command in a fresh copy of its code and see that it wrote its outputs (paths by name).
 
-        `variables` are this process's alone. Raises StepFailed where it fails or takes more seconds than given.
+        `variables` are this process's alone. Returns what a step in a sandbox logged to MLflow, which is not in the
+        run's store yet. Raises StepFailed where it fails or takes more seconds than given.
         """
+        private = wanted.name in self.options.private
+        logged: list[Logged] = []
         step.make_outputs(wanted, outputs)
         snapshot.copy_to(job.work)
         artifacts = os.path.join(job.work, ARTIFACTS_FOLDER)
         os.makedirs(artifacts, exist_ok=True)
-        code = self._execute(wanted, outputs, job, variables, seconds)
+        if private:
+            from edgeml.engine.sandbox import confine
+
+            job = self.folder.quarantined(job)
+            if self.options.sandbox is not None:
+                confine.enter(job, variables, self.base_environment["MLFLOW_EXPERIMENT_NAME"])
+        try:
+            code = self._execute(wanted, outputs, job, variables, seconds)
+        finally:
+            if private:
+                logged = confine.leave(job, wanted, snapshot)
         if code != 0:
             raise step.StepFailed(step.explain_exit(code), code)
         if ARTIFACTS in outputs and ARTIFACTS not in wanted.outputs:
             files.remove(outputs[ARTIFACTS])
             os.rename(artifacts, outputs[ARTIFACTS])
+        if private:
+            confine.check_outputs(outputs)
         step.check_outputs(wanted, outputs)
         files.remove(job.work)
         files.remove(job.environment)
+        return logged
 
     def _execute(
         self, wanted: Step, outputs: dict[str, str], job: folder.Job, variables: Mapping[str, str], seconds: float
@@ -287,13 +323,19 @@ class Engine:
         environment["AZUREML_RUN_ID"] = f"{self.folder.name}.{job.name}"
         environment |= step.ports_of(wanted, outputs, self.sources)
         environment |= variables
-        launcher = self.options.launcher
+        local = self.options.launcher is None
+        start = self.options.launcher.start if self.options.launcher is not None else _start
+        if wanted.name in self.options.private and self.options.sandbox is not None:
+            from edgeml.engine.sandbox import confine
+
+            start = self.options.sandbox.start
+            environment = confine.environment(environment, wanted, job, own=variables)
         installs = isolate.is_needed(command)  # asked before it is quoted into another command
-        if launcher is None and (wanted.parallel is not None or wanted.distribution is not None):
+        if local and (wanted.parallel is not None or wanted.distribution is not None):
             from edgeml.engine import launch
 
-            command = launch.of(wanted, command, self._parallel_paths(wanted, outputs), job.folder, self.python)
-        if launcher is None and installs:
+            command = launch.of(wanted, command, self._parallel_paths(wanted, outputs), job, self.python)
+        if local and installs:
             try:
                 own = isolate.make(job.environment, self.python)
             except subprocess.CalledProcessError as error:
@@ -306,16 +348,36 @@ class Engine:
             with self.lock:
                 if self.stopping:
                     raise step.StepFailed("was not started")
-                process = self.processes[job.name] = (
-                    launcher.start(wanted, command, job, environment, outputs, self.sources, self.guard)
-                    if launcher is not None
-                    else step.Process(command, job.work, environment, job.log, self.guard)
+                process = self.processes[job.name] = start(
+                    wanted, command, job, environment, outputs, self.sources, self.guard
                 )
             try:
                 return process.wait(seconds)
             finally:
                 with self.lock:
                     del self.processes[job.name]
+
+    def sandbox_of(self, wanted: Step) -> str:
+        """What a step's process runs in."""
+        private = wanted.name in self.options.private
+        return self.options.sandbox.kind if private and self.options.sandbox is not None else NO_SANDBOX
+
+    def _take_over(self, wanted: Step, logged: list[Logged]) -> None:
+        """Have what a private step logged written to the run's store; nobody waits for it here."""
+        if not logged:
+            return
+        from edgeml.engine.sandbox.ledger import Ledger
+
+        with self.lock:
+            if self.ledger is None:
+                self.ledger = Ledger(lambda: self.tracker(os.path.join(self.folder.path, "jobs")))
+        self.ledger.add(wanted.name, {"azureml_root_run_id": self.folder.name}, logged)
+
+    def tracker(self, place: str) -> Tracker:
+        """A process that writes to MLflow, with its log in a folder."""
+        from edgeml.engine.sweep import Tracker
+
+        return Tracker(self.python, self.base_environment["MLFLOW_EXPERIMENT_NAME"], self.base_environment, place)
 
     def _parallel_paths(self, wanted: Step, outputs: dict[str, str]) -> dict[str, str]:
         """Where the input and the output of a parallel node lie."""
@@ -401,6 +463,7 @@ class Engine:
             "seconds": round(now, 3),
             "python": sys.version.split()[0],
             "forced": self.options.force or self.graph.force_rerun,
+            "no_sandbox": bool(self.options.private) and self.options.sandbox is None,
             "inputs": {name: describe_value(value) for name, value in self.graph.inputs.items()},
             "steps": [self._describe(wanted) for wanted in self.graph.steps.values()],
             "outputs": {
@@ -411,7 +474,7 @@ class Engine:
                 }
                 for name, (source, output) in self.graph.outputs.items()
             },
-            "warnings": list(self.graph.warnings),
+            "warnings": [*self.graph.warnings, *self.problems],
         }
 
     def _describe(self, wanted: Step) -> dict[str, Any]:
@@ -430,6 +493,8 @@ class Engine:
             "key": outcome.key,
             "parts": outcome.parts,
             "deterministic": wanted.component.deterministic,
+            "private": wanted.name in self.options.private,
+            "sandbox": outcome.sandbox,
             **({"trials": outcome.trials} if outcome.trials else {}),
             "environment": self.identity(wanted),
             "inputs": {name: describe_value(value) for name, value in wanted.inputs.items()},
@@ -446,6 +511,19 @@ class Engine:
 
 
 ARTIFACTS_FOLDER = "outputs"
+
+
+def _start(
+    wanted: Step,
+    command: str,
+    job: folder.Job,
+    environment: dict[str, str],
+    outputs: dict[str, str],
+    sources: step.Sources,
+    guard: Guard,
+) -> step.Process:
+    """A step in this Python, which sees what its user sees."""
+    return step.Process(command, job.work, environment, job.log, guard)
 
 
 def _zones(graph: Graph, edge: frozenset[str]) -> dict[str, dict[str, str]]:

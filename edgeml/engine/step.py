@@ -191,19 +191,27 @@ def is_file(step: Step, output: str) -> bool:
 class Process:
     """A step's shell and everything that it started, in a session of its own so that all of it can be ended."""
 
-    def __init__(self, command: str, work: str, environment: dict[str, str], log: str, guard: Guard | None) -> None:
+    def __init__(
+        self,
+        command: str,
+        work: str,
+        environment: dict[str, str],
+        log: str,
+        guard: Guard | None,
+        descriptors: tuple[int, ...] = (),
+    ) -> None:
         self._guard = guard
-        descriptors = () if guard is None else (guard.start(),)
+        announcing = () if guard is None else (guard.start(),)
         with open(log, "wb") as stream:
             self._shell = subprocess.Popen(
-                ["bash", "-c", announced(command, *descriptors) if descriptors else command],
+                ["bash", "-c", announced(command, *announcing) if announcing else command],
                 cwd=work,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                pass_fds=descriptors,
+                pass_fds=(*announcing, *descriptors),
             )
 
     def wait(self, seconds: float = FOREVER) -> int:

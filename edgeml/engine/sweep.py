@@ -8,12 +8,15 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeml.engine import sampling
 from edgeml.engine.step import StepFailed
 from edgeml.pipeline.graph import Step, Sweep
 from edgeml.pipeline.ports import Input, render
+
+if TYPE_CHECKING:
+    from edgeml.engine.sandbox.metrics import Logged
 
 TRACKER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "tracker.py")
 
@@ -33,11 +36,12 @@ class Launch(NamedTuple):
     """How the engine runs a trial: by number, values and the variables of its MLflow run.
 
     `recall` gives the metric of an equal trial of an earlier run, whose outputs are in place then, or None.
-    `run` raises StepFailed where the trial fails; `keep` remembers it with its metric.
+    `run` raises StepFailed where the trial fails, and returns what a private one logged apart; `keep` remembers a
+    trial with its metric.
     """
 
     recall: Callable[[int, Step], float | None]
-    run: Callable[[int, Step, dict[str, str], float], None]
+    run: Callable[[int, Step, dict[str, str], float], list[Logged]]
     keep: Callable[[int, Step, float, float], None]
     stopping: Callable[[], bool]
 
@@ -170,12 +174,13 @@ class Search:
         metric = self.launch.recall(number, step)
         if metric is not None:
             return Trial(number, values, metric, "", 0.0, reused=True)
-        run, experiment = self._begin(number, values)
-        variables = {"MLFLOW_RUN_ID": run, "MLFLOW_EXPERIMENT_ID": experiment}
+        run, tracker = self._begin(number, values)
+        variables = {"MLFLOW_RUN_ID": run, "MLFLOW_EXPERIMENT_ID": tracker.experiment}
         limits = [self.sweep.trial_timeout or float("inf"), self.ends - began]
         message = ""
         try:
-            self.launch.run(number, step, variables, min(limits))
+            for logged in self.launch.run(number, step, variables, min(limits)):
+                tracker.ask({"log": run, "params": logged.params, "metrics": logged.metrics})
         except StepFailed as failure:
             message = str(failure)
         metric = self._end(run, failed=bool(message))
@@ -184,7 +189,7 @@ class Search:
             self.launch.keep(number, step, metric, seconds)
         return Trial(number, values, None if message else metric, message, round(seconds, 3), reused=False)
 
-    def _begin(self, number: int, values: dict[str, Any]) -> tuple[str, str]:
+    def _begin(self, number: int, values: dict[str, Any]) -> tuple[str, Tracker]:
         with self._lock:
             if self._tracker is None:
                 self._tracker = self._make_tracker()
@@ -192,7 +197,7 @@ class Search:
             tracker = self._tracker
         tags = {f"sweep.{name}": render(value) for name, value in values.items()}
         run = tracker.ask({"start": f"{self.step.name}_{number}", "parent": self._parent, "tags": tags})["run"]
-        return run, tracker.experiment
+        return run, tracker
 
     def _end(self, run: str, *, failed: bool) -> float | None:
         assert self._tracker is not None

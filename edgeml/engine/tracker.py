@@ -1,8 +1,10 @@
 """The runs of a sweep's trials in MLflow: started before a trial, read after it.
 
 Executed by the interpreter that the trials use, so that it is their MLflow that answers; it must not import
-anything of edgeml. One JSON object a line: {"start": name, "parent": id, "tags": {…}} is answered with
-{"run": id}, and {"end": id, "metric": name, "failed": bool} with {"value": number or null, "logged": [names]}.
+anything of edgeml. One JSON object a line, and one for an answer:
+{"start": name, "parent": id, "tags": {…}}                            {"run": id}
+{"log": id, "params": {…}, "metrics": [[name, value, step], …]}       {}
+{"end": id, "metric": name, "failed": bool}                           {"value": number or null, "logged": [names]}
 The arguments are the experiment's name and, for a store that keeps artifacts in files, their location.
 """
 
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from typing import Any
 
 
@@ -40,6 +43,14 @@ def answer(client: Any, experiment: str, asked: dict[str, Any]) -> dict[str, Any
     if "start" in asked:
         tags = {**asked["tags"], **({"mlflow.parentRunId": asked["parent"]} if asked["parent"] else {})}
         return {"run": client.create_run(experiment, run_name=asked["start"], tags=tags).info.run_id}
+    if "log" in asked:
+        from mlflow.entities import Metric, Param
+
+        now = int(time.time() * 1000)
+        metrics = [Metric(name, value, now, step) for name, value, step in asked["metrics"]]
+        params = [Param(name, value) for name, value in asked["params"].items()]  # type: ignore[no-untyped-call]
+        client.log_batch(asked["log"], metrics, params)
+        return {}
     run = asked["end"]
     metrics = client.get_run(run).data.metrics if asked["metric"] else {}
     client.set_terminated(run, "FAILED" if asked["failed"] else "FINISHED")

@@ -13,6 +13,7 @@ from edgeml.pipeline.ports import render
 
 if TYPE_CHECKING:
     from edgeml.engine.run import Engine
+    from edgeml.engine.sandbox.metrics import Logged
     from edgeml.engine.snapshot import Snapshot
     from edgeml.pipeline.graph import Step
 
@@ -61,9 +62,7 @@ class _Trials:
         return [(name, os.path.join(os.path.dirname(path), "~trials")) for name, path in self.final.items()]
 
     def tracker(self) -> Tracker:
-        engine = self.engine
-        experiment = engine.base_environment["MLFLOW_EXPERIMENT_NAME"]
-        return Tracker(engine.python, experiment, engine.base_environment, self.job.folder)
+        return self.engine.tracker(self.job.folder)
 
     def recall(self, number: int, trial: Step) -> float | None:
         engine = self.engine
@@ -77,10 +76,10 @@ class _Trials:
         metric = noted.get(self.metric)
         return float(metric) if isinstance(metric, (int, float)) else None
 
-    def run(self, number: int, trial: Step, variables: dict[str, str], seconds: float) -> None:
+    def run(self, number: int, trial: Step, variables: dict[str, str], seconds: float) -> list[Logged]:
         job = Job(f"{self.job.name}.{number}", os.path.join(self.job.folder, "trials", str(number)))
         os.makedirs(job.folder, exist_ok=True)
-        self.engine.produce(trial, self.snapshot, self.outputs(number), job, variables, seconds)
+        return self.engine.produce(trial, self.snapshot, self.outputs(number), job, variables, seconds)
 
     def keep(self, number: int, trial: Step, metric: float, seconds: float) -> None:
         if trial.component.deterministic:

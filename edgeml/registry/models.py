@@ -141,6 +141,7 @@ def _tags(run: Run, released: Release, override: str | None) -> dict[str, str]:
         "pipeline.digest": run.record.get("pipeline_digest"),
         "git.commit": git.get("commit"),
         "git.dirty": git.get("dirty"),
+        "sandbox": _sandbox(run.record),
         "data.fingerprint": _inner(lineage, "data", "fingerprint"),
         "data.rows": _inner(lineage, "data", "rows"),
         "contract.name": _inner(lineage, "contract", "name"),
@@ -160,6 +161,12 @@ def _tags(run: Run, released: Release, override: str | None) -> dict[str, str]:
     if not promote and override is not None:
         tags |= {"override.reason": override.strip(), "override.user": _user()}
     return {key: _text(value) for key, value in tags.items()}
+
+
+def _sandbox(record: dict[str, Any]) -> str:
+    """What the private steps of a run ran in: `none` if one of them ran without, empty if no step was private."""
+    kinds = {str(step.get("sandbox")) for step in record.get("steps") or [] if step.get("private")}
+    return "none" if "none" in kinds else ",".join(sorted(kinds))
 
 
 def _text(value: Any) -> str:

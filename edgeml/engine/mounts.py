@@ -1,0 +1,47 @@
+"""The folders and files of one step, by the paths that its command holds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from edgeml.engine.folder import Job
+from edgeml.engine.step import Sources, is_file
+from edgeml.pipeline.graph import Data, FromStep, Step, Text, Value
+
+_CERTIFICATES = "EDGEML_STORAGE_CA_BUNDLE"
+
+
+def mounts(
+    step: Step, job: Job, environment: Mapping[str, str], outputs: Mapping[str, str], sources: Sources
+) -> tuple[dict[str, str], dict[str, str]]:
+    """What a step reads and where it writes, sources by target.
+
+    Writable are its working directory, its outputs, and the store that it logs its metrics to.
+    """
+    read: dict[str, str] = {}
+    write = {job.work: job.work}
+    for value in (*step.inputs.values(), *step.environment_variables.values()):
+        for path in paths_of(value, sources):
+            read[sources.shown(path)] = os.path.realpath(path)
+    if os.path.isfile(bundle := environment.get(_CERTIFICATES, "")):
+        read[bundle] = os.path.realpath(bundle)
+    if os.path.isfile(job.specification):
+        read[job.specification] = job.specification
+    for name, path in outputs.items():
+        # A file that is not there yet cannot be mounted, its folder can; it holds outputs of this step only.
+        folder = os.path.dirname if is_file(step, name) else str
+        for target in {sources.shown(path), path}:
+            write[folder(target)] = folder(path)
+    return read, write | {path: path for path in (job.tracking, job.environment) if os.path.isdir(path)}
+
+
+def paths_of(value: Value, sources: Sources) -> list[str]:
+    """The paths of the data and outputs that a value is made of."""
+    if isinstance(value, Data):
+        return [value.path]
+    if isinstance(value, FromStep):
+        return [sources.paths[value]]
+    if isinstance(value, Text):
+        return [path for part in value.parts for path in paths_of(part, sources)]
+    return []
