@@ -14,10 +14,10 @@ from urllib.parse import unquote_plus
 
 RUNS = 20_000  # encoded runs that are looked at in one text
 
-BASE64 = re.compile(r"(?:[A-Za-z0-9+/_-]{4}(?:\r?\n[ \t]*)?){4,}(?:[A-Za-z0-9+/_-]{2,3}={0,2})?")
+BASE64 = re.compile(r"(?<![A-Za-z0-9+/_-])(?:[A-Za-z0-9+/_-]{4}(?:\r?\n[ \t]*)?){4,}(?:[A-Za-z0-9+/_-]{2,3}={0,2})?")
 BASE32 = re.compile(r"(?:[A-Z2-7]{8}){3,}(?:[A-Z2-7]{2,7}=*)?")
 BASE85 = re.compile(r"[0-9A-Za-z!#$%&()*+;<=>?@^_`{|}~-]{40,}")
-HEX = re.compile(r"(?:(?:0x|\\x)?[0-9a-fA-F]{2}[ :,]?){8,}")
+HEX = re.compile(r"(?<![0-9a-fA-F])(?:(?:0x|\\x)?[0-9a-fA-F]{2}[ :,]?){8,}")
 PERCENT = re.compile(r"%[0-9A-Fa-f]{2}")
 ENTITY = re.compile(r"&(?:#\d{2,7}|#x[0-9a-fA-F]{2,6}|[A-Za-z]{2,30});")
 ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|x([0-9a-fA-F]{2})|([0-7]{3}))")
@@ -144,7 +144,7 @@ def _commas(text: str) -> Iterator[str]:
         yield "\n".join(lines)
 
 
-WAYS: tuple[tuple[str, Callable[[str], Iterator[bytes] | Iterator[str]]], ...] = (
+WAYS: tuple[tuple[str, Callable[[str], Iterator[bytes | str]]], ...] = (
     ("base64", _runs(BASE64, _base64)),
     ("hexadecimal", _runs(HEX, _hex)),
     ("base32", _runs(BASE32, _base32)),

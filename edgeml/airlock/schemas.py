@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,8 @@ SENTENCE = re.compile(r"[A-Za-z0-9 _.,:;%()\[\]<>=≤≥±+*/'\"`–-]{0,300}")
 
 RULES = (
     Rule("json.syntax", POLICY, "JSON is strict", "A parser that forgives reads less than what leaves: bytes behind "
-         "the document, keys given twice, comments and other encodings can carry rows past every check."),
+         "the document, keys given twice, comments and other encodings can carry rows past every check.",
+         waivable=False),
     Rule("json.schema", POLICY, "JSON holds what its schema knows", "Free keys and free text are where rows travel. "
          "Each file has a schema that knows every key, the length of every list and the form of every string."),
     Rule("text.opaque", POLICY, "no long runs that look encoded", "512 characters without a break can hold rows "
@@ -199,6 +200,18 @@ SCHEMAS: dict[str, Callable[[Contract], Check]] = {
 }
 
 
+# The keys that the schemas know by name; a place may show them.
+KEYS = frozenset(
+    re.findall(
+        r"\w+",
+        """version task target features inputs outputs algorithm parameters classes positive name dtype shape type rows
+        metrics bootstrap samples confidence seed value low high mean_predicted fraction_positive count residuals roc pr
+        calibration labels matrix column slice k slices suppressed mean std method promote reasons checks champion
+        passed detail metric p_value margin model_sha256 difference""",
+    )
+).union(*METRICS.values())
+
+
 def read_documents(contract: Contract, files: dict[str, bytes], guard: Callable[[str], Any]) -> dict[str, Any]:
     """The listed JSON files as what their schemas accept; `guard(file)` is entered around each."""
     documents: dict[str, Any] = {}
@@ -229,23 +242,23 @@ def read_lineage(contract: Contract, manifest: Path, validation: Path) -> dict[s
     }
 
 
-def reconcile(contract: Contract, documents: dict[str, Any]) -> None:
-    """Refuse what each file alone may say, but not all of them together."""
+def reconcile(contract: Contract, documents: dict[str, Any]) -> Iterator[Refused]:
+    """What each file alone may say, but not all of them together."""
     rows = documents["metrics.json"]["rows"]
     if rows > documents["lineage.json"]["data"]["rows"]:
-        raise Refused("lineage.mismatch", "more rows were evaluated than ingested", "metrics.json")
+        yield Refused("lineage.mismatch", "more rows were evaluated than ingested", "metrics.json")
     if confusion := documents.get("confusion.json"):
-        if confusion["labels"] != documents["signature.json"].get("classes"):
-            raise Refused("json.schema", "the labels are not the classes of signature.json", "confusion.json")
-        if any(len(line) != len(confusion["labels"]) for line in [confusion["matrix"], *confusion["matrix"]]):
-            raise Refused("json.schema", "the matrix is not as wide and high as the labels", "confusion.json")
-        cells = [cell for line in confusion["matrix"] for cell in line]
-        if cells.count(None) == 1:
-            raise Refused("count.derivable", "the one suppressed cell follows from the total", "confusion.json")
+        labels, matrix = confusion["labels"], confusion["matrix"]
+        if labels != documents["signature.json"].get("classes"):
+            yield Refused("json.schema", "the labels are not the classes of signature.json", "confusion.json")
+        if any(len(line) != len(labels) for line in [matrix, *matrix]):
+            yield Refused("json.schema", "the matrix is not as wide and high as the labels", "confusion.json")
+        if [cell for line in matrix for cell in line].count(None) == 1:
+            yield Refused("count.derivable", "the one suppressed cell follows from the total", "confusion.json")
     for column in contract.slices:
         shown = sum(item["rows"] for item in documents["slices.json"]["slices"] if item["column"] == column)
         if shown and 0 < rows - shown < contract.k:
-            raise Refused("count.derivable", "a count below k follows from the total of one column", "slices.json")
+            yield Refused("count.derivable", "a count below k follows from the total of one column", "slices.json")
 
 
 def print_json(document: Any) -> bytes:
