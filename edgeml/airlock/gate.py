@@ -206,10 +206,8 @@ def _rewrite(examined: _Examined, given: Sequence[Waiver], mantissa_bits: int) -
     if contract is None:
         return {}
     files: dict[str, bytes] = {}
-    for name in inventory.LEAVES:
-        if name not in examined.taken.digests and not (
-            name in CLASSIFICATION_ONLY and contract.task != "classification"
-        ):
+    for name in _wanted(contract):
+        if name not in examined.taken.digests:
             findings.append(Finding("inventory.missing", name, "", "the file is missing", FIXES["inventory.missing"]))
     if "model.onnx" in examined.taken.listed and "signature.json" in documents:
         with guard(findings, "model.onnx", FIXES):
@@ -234,6 +232,12 @@ def _rewrite(examined: _Examined, given: Sequence[Waiver], mantissa_bits: int) -
     files |= {name: schemas.print_json(document) for name, document in documents.items()}
     _within_budgets(files, findings)
     return files
+
+
+def _wanted(contract: Contract) -> list[str]:
+    """The files that a release consists of."""
+    classification = contract.task == "classification"
+    return [name for name in inventory.LEAVES if classification or name not in CLASSIFICATION_ONLY]
 
 
 def _within_budgets(files: dict[str, bytes], findings: list[Finding]) -> None:
@@ -282,6 +286,10 @@ def _decide(examined: _Examined, given: Sequence[Waiver], files: dict[str, bytes
     unused = pairs - {(examined.taken.digests[f.file.partition("!")[0]][1], f.rule) for f in waived}
     for _, rule_id in sorted(unused):
         findings.append(waivers.unneeded(rule_id))
+    if not findings and examined.contract is not None:
+        for name in _wanted(examined.contract):
+            if name not in files:  # a waiver does not make readable what could not be written anew
+                findings.append(Finding("inventory.missing", name, "", "cannot be written anew", FIXES["json.schema"]))
     decided = [finding for finding in findings if finding.rule not in failure.UNDECIDED]
     verdict = BLOCKED if decided else UNDECIDED if findings else RELEASED
     leaving = files if verdict == RELEASED else {}

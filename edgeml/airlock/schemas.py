@@ -46,10 +46,13 @@ RULES = (
          "the document, keys given twice, comments and other encodings can carry rows past every check.",
          waivable=False),
     Rule("json.schema", POLICY, "JSON holds what its schema knows", "Free keys and free text are where rows travel. "
-         "Each file has a schema that knows every key, the length of every list and the form of every string."),
+         "Each file has a schema that knows every key, the length of every list and the form of every string.",
+         waivable=False),
     Rule("text.opaque", POLICY, "no long runs that look encoded", "512 characters without a break can hold rows "
-         "in base64 or in a cipher, which no comparison with the private table sees."),
-    Rule("count.small", POLICY, "no count below k", "A number about fewer than k rows is a statement about persons."),
+         "in base64 or in a cipher, which no comparison with the private table sees.",
+         waivable=False),
+    Rule("count.small", POLICY, "no count below k", "A number about fewer than k rows is a statement about persons.",
+         waivable=False),
     Rule("count.derivable", POLICY, "no count below k by subtraction", "A suppressed count that follows from a total "
          "is not suppressed."),
     Rule("lineage.invalid", POLICY, "the rows passed the contract", "What was learnt from rows that broke the "
