@@ -8,7 +8,9 @@ leaves but the verdict.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,10 +91,40 @@ def check(
     out.mkdir(parents=True, exist_ok=True)
     if any(out.iterdir()):
         raise EdgemlError(f"the folder {out} is not empty; give the gate an empty one", 1)
+    with _failing():
+        return _check(
+            data, contract, _folders(artifacts), out, waivers, (manifest, validation), key, state, mantissa_bits
+        )
+
+
+@contextmanager
+def _failing() -> Iterator[None]:
+    """No error of ours is told by its message, which may quote a private value."""
+    try:
+        yield
+    except (EdgemlError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        if os.environ.get("EDGEML_DEBUG"):
+            raise
+        raise EdgemlError(f"the gate failed ({failure.place(error)}); nothing left", 1) from None
+
+
+def _check(
+    data: Sequence[Path],
+    contract: Path,
+    folders: Sequence[Path],
+    out: Path,
+    waivers: Path | None,
+    papers: tuple[Path | None, Path | None],
+    key: Path | None,
+    state: Path | None,
+    mantissa_bits: int,
+) -> Verdict:
     home = ledger.state(state)
     ledger.prepare(home)
     signing = seal.key_of(home, key)
-    examined = _examine(data, contract, _folders(artifacts), manifest, validation)
+    examined = _examine(data, contract, folders, *papers)
     given: list[Waiver] = []
     if waivers is not None:
         with guard(examined.findings, "waivers", FIXES):
@@ -286,10 +318,10 @@ def _decide(examined: _Examined, given: Sequence[Waiver], files: dict[str, bytes
     unused = pairs - {(examined.taken.digests[f.file.partition("!")[0]][1], f.rule) for f in waived}
     for _, rule_id in sorted(unused):
         findings.append(waivers.unneeded(rule_id))
-    if not findings and examined.contract is not None:
-        for name in _wanted(examined.contract):
-            if name not in files:  # a waiver does not make readable what could not be written anew
-                findings.append(Finding("inventory.missing", name, "", "cannot be written anew", FIXES["json.schema"]))
+    if not findings and examined.contract is not None:  # a waiver does not make readable what cannot be written anew
+        lost = [name for name in _wanted(examined.contract) if name not in files]
+        fix = FIXES["json.schema"]
+        findings += [Finding("inventory.missing", name, "", "cannot be written anew", fix) for name in lost]
     decided = [finding for finding in findings if finding.rule not in failure.UNDECIDED]
     verdict = BLOCKED if decided else UNDECIDED if findings else RELEASED
     leaving = files if verdict == RELEASED else {}

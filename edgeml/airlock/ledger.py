@@ -130,10 +130,12 @@ def publish(files: dict[str, bytes], out: Path, last: str) -> None:
             _write(out / f".{name}.part", files[name])
             os.rename(out / f".{name}.part", out / name)
         _sync(out)
-    except OSError as error:
+    except BaseException as error:
         for name in files:
             for path in (out / name, out / f".{name}.part"):
                 path.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise EdgemlError(f"the release could not be written ({error.strerror}); nothing left", 1) from None
 
 
