@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 GRAM = 3
 _MIXERS = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D)  # odd and far apart, so that the upper bits of the sum are well mixed
 _COMMON = 4096  # rows that share a key: beyond, it tells nothing and is dropped; the row has rarer ones
-_LARGEST = 1 << 24
+_PLACES = 8  # where a key stands are enough of: a thousand copies of a row are found as well by their first
+_LARGEST = 1 << 25
 
 
 class Match(NamedTuple):
@@ -44,82 +45,72 @@ class RowIndex:
 
         self._place, self._file = place, file
         array = np.ascontiguousarray(numbers, dtype=np.float32)
-        self._orders = [_Order("row", array.reshape(-1))]
+        parts = [array.reshape(-1)]
         if array.ndim > 1 and min(array.shape) > 1:
-            flat = np.ascontiguousarray(array.reshape(array.shape[0], -1).T).reshape(-1)
-            self._orders.append(_Order("column", flat))
+            # No key spans the gap: NaN is part of none.
+            parts += [np.full(1, np.nan, np.float32), array.reshape(array.shape[0], -1).T.reshape(-1)]
+        self._transposed = len(parts[0]) + 1
+        self._numbers = _plain(np.concatenate(parts))
+        bits = self._numbers.view(np.uint32)
+        size = max(0, len(bits) - GRAM + 1)
+        usable = np.ones(size, dtype=bool)
+        for at in range(GRAM):
+            usable &= np.isfinite(self._numbers[at : at + size])
+        # Three equal numbers are what zeros and paddings look like; a row has other neighbours.
+        usable &= (bits[:size] != bits[1 : size + 1]) | (bits[:size] != bits[2 : size + 2])
+        positions = np.flatnonzero(usable)
+        keys = _keys([bits[at : at + size] for at in range(GRAM)])[positions]
+        order = np.argsort(keys, kind="stable")
+        keys, positions = keys[order], positions[order]
+        first = np.searchsorted(keys, keys, "left")
+        kept = np.arange(len(keys)) - first < _PLACES
+        self._keys, self._positions = keys[kept], positions[kept]
+        self._counts: NDArray[np.int64] = np.zeros(len(self._keys), dtype=np.int64)
+        self._rows: dict[tuple[int, int], tuple[int, int]] = {}
+        self._sieve()
 
     def feed(self, columns: Sequence[Any]) -> None:
         """Compare a batch of private rows: one array of numbers per column, in the order in which a model takes them.
 
-        NaN is null and equals nothing. Fewer columns than three, or other columns than before, give no match.
+        NaN is null and equals nothing. Fewer columns than three give no match.
         """
         import numpy as np
 
-        rows = [_plain(np.asarray(column, dtype=np.float32)) for column in columns]
-        for order in self._orders:
-            order.feed(rows)
+        if len(columns) < GRAM or not len(self._keys) or not len(columns[0]):
+            return
+        cells = [_plain(np.asarray(column, dtype=np.float32)) for column in columns]
+        bits = [column.view(np.uint32) for column in cells]
+        hits: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+        for first in range(len(columns) - GRAM + 1):
+            keys = _keys(bits[first : first + GRAM])
+            rows = np.flatnonzero(self._upper.take(keys >> self._shift))
+            rows = rows[self._lower.take(keys[rows] & self._mask)]
+            if len(rows) > _COMMON:
+                _, which, many = np.unique(keys[rows], return_inverse=True, return_counts=True)
+                rows = rows[many[which] <= _COMMON]
+            if len(rows):
+                hits.append(self._aligned(keys[rows], rows, first))
+        self._verify(cells, hits)
 
     def matches(self) -> list[Match]:
         """Every place where private cells stand, longest first."""
-        found = [
-            Match(self._file, self._place, order.name, position, column, cells, rows)
-            for order in self._orders
-            for position, column, cells, rows in order.found()
-        ]
+        found = []
+        for (start, column), (cells, rows) in self._rows.items():
+            order, position = ("row", start + column)
+            if position >= self._transposed:
+                order, position = "column", position - self._transposed
+            found.append(Match(self._file, self._place, order, position, column, cells, rows))
         return sorted(found, key=lambda match: (-match.cells, match.order, match.position))
-
-
-class _Order:
-    """The numbers in one order, their keys, and what was found."""
-
-    def __init__(self, name: str, numbers: NDArray[np.float32]) -> None:
-        import numpy as np
-
-        self.name = name
-        self._numbers = _plain(numbers)
-        bits = self._numbers.view(np.uint32)
-        self._size = max(0, len(bits) - GRAM + 1)
-        keys = _keys([bits[at : at + self._size] for at in range(GRAM)])
-        usable = np.ones(self._size, dtype=bool)
-        for at in range(GRAM):
-            usable &= np.isfinite(self._numbers[at : at + self._size])
-        # Three equal numbers are what zeros and paddings look like; a row has other neighbours.
-        usable &= (bits[: self._size] != bits[1 : self._size + 1]) | (bits[: self._size] != bits[2 : self._size + 2])
-        positions = np.flatnonzero(usable)
-        order = np.argsort(keys[positions], kind="stable")
-        self._positions = positions[order]
-        self._keys = keys[self._positions]
-        self._counts: NDArray[np.int64] = np.zeros(len(self._keys), dtype=np.int64)
-        self._rows: dict[tuple[int, int], tuple[int, int]] = {}
-        self._sieve()
 
     def _sieve(self) -> None:
         """Two small tables that tell at once of most keys that they are not there."""
         import numpy as np
 
         wanted = min(_LARGEST, max(1 << 12, 1 << (16 * max(1, len(self._keys)) - 1).bit_length()))
-        self._shift = np.uint32(32 - (wanted.bit_length() - 1))
-        self._mask = np.uint32(wanted - 1)
+        self._shift, self._mask = np.uint32(32 - (wanted.bit_length() - 1)), np.uint32(wanted - 1)
         self._upper, self._lower = np.zeros(wanted, dtype=bool), np.zeros(wanted, dtype=bool)
         self._upper[self._keys >> self._shift] = True
         self._lower[self._keys & self._mask] = True
-
-    def feed(self, columns: list[NDArray[np.float32]]) -> None:
-        import numpy as np
-
-        if len(columns) < GRAM or not len(self._keys) or not len(columns[0]):
-            return
-        bits = [column.view(np.uint32) for column in columns]
-        mixed = [[column * np.uint32(mixer) for mixer in _MIXERS] for column in bits]
-        hits: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
-        for first in range(len(columns) - GRAM + 1):
-            keys = mixed[first][0] + mixed[first + 1][1] + mixed[first + 2][2]
-            rows = np.flatnonzero(self._upper.take(keys >> self._shift))
-            rows = rows[self._lower[keys[rows] & self._mask]]
-            if len(rows):
-                hits.append(self._aligned(keys[rows], rows, first))
-        self._verify(columns, hits)
 
     def _aligned(
         self, keys: NDArray[np.uint32], rows: NDArray[np.int64], first: int
@@ -140,17 +131,16 @@ class _Order:
 
         if not hits:
             return
-        width = len(columns)
         both = np.unique(np.stack([np.concatenate(part) for part in zip(*hits, strict=True)]), axis=1)
         for start in range(0, both.shape[1], 1 << 16):
             rows, starts = both[:, start : start + (1 << 16)]
-            places = starts[:, None] + np.arange(width)
+            places = starts[:, None] + np.arange(len(columns))
             inside = (places >= 0) & (places < len(self._numbers))
             cells = np.stack([column[rows] for column in columns], axis=1)
             equal = inside & (self._numbers[np.clip(places, 0, len(self._numbers) - 1)] == cells)
-            cells_in_a_row, first = longest(equal)
-            good = cells_in_a_row >= GRAM
-            self._note(starts[good], first[good], cells_in_a_row[good])
+            length, first = longest(equal)
+            good = length >= GRAM
+            self._note(starts[good], first[good], length[good])
         common = self._counts > _COMMON
         if common.any():
             self._keys, self._positions = self._keys[~common], self._positions[~common]
@@ -165,9 +155,6 @@ class _Order:
                 self._rows[start, column] = (count, 1)
             elif count == best:
                 self._rows[start, column] = (count, rows + 1)
-
-    def found(self) -> list[tuple[int, int, int, int]]:
-        return [(start + column, column, cells, rows) for (start, column), (cells, rows) in self._rows.items()]
 
 
 def _plain(numbers: NDArray[np.float32]) -> NDArray[np.float32]:
