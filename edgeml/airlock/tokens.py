@@ -114,6 +114,17 @@ def _piece(piece: bytes) -> tuple[Any, ...]:
     return raw, words, *_numbers(raw, words)
 
 
+def words_of(data: bytes) -> Words:
+    """The words of `encoded` text alone."""
+    import numpy as np
+
+    parts = []
+    for start, piece in _pieces(data):
+        found = _words(np.frombuffer(b"\n\n\n\n" + piece + b"\n\n\n\n", dtype=np.uint8))
+        parts.append(found._replace(start=found.start + start - 4, end=found.end + start - 4))
+    return Words(*map(np.concatenate, zip(*parts, strict=True)))
+
+
 def grams(words: Words, size: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """The hashes of every `size` words that may be one value, and the index of the first of them."""
     import numpy as np
