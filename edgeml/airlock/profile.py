@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 SAMPLE = 200_000
 BINS = 4096
 MOST_VALUES = 50_000
+_ATOM = 0.005
 _DECIMALS = range(-6, 10)  # of the finest unit that all numbers of a column are multiples of
 
 
@@ -26,7 +27,8 @@ class Numbers:
     """A column of numbers (times as seconds).
 
     `lattice` is the unit that all values are multiples of, 0.0 where there is none; `occupancy` the share of its points
-    between `low` and `high` that occur. `shares` is the share of values in each of BINS equal steps from low to high.
+    between `low` and `high` that occur. `shares` is the share of values in each of BINS equal steps from low to high,
+    `atoms` are single values that many rows hold, `weights` the share of each.
     """
 
     count: int
@@ -36,6 +38,8 @@ class Numbers:
     lattice: float
     occupancy: float
     shares: NDArray[np.float64]
+    atoms: NDArray[np.float64]
+    weights: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Profile(NamedTuple):
 
 def profile(private: Private) -> Profile:
     """One pass over `private`."""
-    numeric = [column.name for column in private.columns.values() if column.kind in ("number", "time")]
+    numeric = [column.name for column in private.columns.values() if column.kind != "string"]
     textual = [column.name for column in private.columns.values() if column.kind == "string"]
     samples: dict[str, list[Any]] = {name: [] for name in numeric}
     extremes = {name: (0, float("inf"), float("-inf")) for name in numeric}
@@ -110,16 +114,19 @@ def _numbers(extremes: tuple[int, float, float], samples: list[NDArray[np.float6
     sample = sample[np.isfinite(sample)]
     shares = np.zeros(BINS)
     if not count or not len(sample):
-        return Numbers(count, 0.0, 0.0, 0, 0.0, 0.0, shares)
+        return Numbers(count, 0.0, 0.0, 0, 0.0, 0.0, shares, np.zeros(0), np.zeros(0))
     if high > low:
         places = np.clip((sample - low) * (BINS / (high - low)), 0, BINS - 1).astype(np.int64)
         shares = np.bincount(places, minlength=BINS) / len(sample)
     else:
         shares[0] = 1.0
-    levels = np.unique(sample)
+    levels, counts = np.unique(sample, return_counts=True)
+    many = counts > _ATOM * len(sample)
     lattice = _lattice(levels)
     points = (high - low) / lattice + 1 if lattice else 0.0
-    return Numbers(count, low, high, len(levels), lattice, min(1.0, len(levels) / points) if points else 0.0, shares)
+    occupancy = min(1.0, len(levels) / points) if points else 0.0
+    weights = counts[many] / len(sample)
+    return Numbers(count, low, high, len(levels), lattice, occupancy, shares, levels[many], weights)
 
 
 def _lattice(levels: NDArray[np.float64]) -> float:
