@@ -81,11 +81,12 @@ def check(
     validation: Path | None = None,
     key: Path | None = None,
     state: Path | None = None,
+    holdout: Path | None = None,
     mantissa_bits: int = EXACT,
 ) -> Verdict:
     """Decide about the artifacts and write what leaves to `out`, a folder that is empty or not there.
 
-    `manifest` and `validation` say what was ingested and checked; from them comes `lineage.json`. Raises
+    `holdout` are rows of the table that no model was trained on: with them membership inference is tried. `manifest` and `validation` say what was ingested and checked; from them comes `lineage.json`. Raises
     EdgemlError, exit code 1, where the verdict itself cannot be kept or written: then nothing leaves.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -112,6 +113,7 @@ def _failing() -> Iterator[None]:
 
 def _check(
     data: Sequence[Path],
+    holdout: Path | None,
     contract: Path,
     folders: Sequence[Path],
     out: Path,
@@ -124,7 +126,7 @@ def _check(
     home = ledger.state(state)
     ledger.prepare(home)
     signing = seal.key_of(home, key)
-    examined = _examine(data, contract, folders, *papers)
+    examined = _examine(data, contract, folders, *papers, holdout)
     given: list[Waiver] = []
     if waivers is not None:
         with guard(examined.findings, "waivers", FIXES):
@@ -153,6 +155,7 @@ def _examine(
     folders: Sequence[Path],
     manifest: Path | None = None,
     validation: Path | None = None,
+    holdout: Path | None = None,
 ) -> _Examined:
     examined = _Examined()
     findings = examined.findings
@@ -182,7 +185,7 @@ def _examine(
     texts = [Text(item.file, item.place, item.text) for item in (*taken.names, *inside.names)]
     with guard(findings, "", FIXES):
         texts = [*views.decoded(texts), *views.of(everything, _known_keys(loaded))]
-    _compare(examined, data, everything, texts)
+    _compare(examined, data, holdout, everything, texts)
     return examined
 
 
@@ -191,7 +194,9 @@ def _known_keys(contract: Contract) -> frozenset[str]:
     return schemas.KEYS | frozenset(contract.columns)
 
 
-def _compare(examined: _Examined, data: Sequence[Path], artifacts: list[Artifact], texts: list[Text]) -> None:
+def _compare(
+    examined: _Examined, data: Sequence[Path], holdout: Path | None, artifacts: list[Artifact], texts: list[Text]
+) -> None:
     """Let the private rows stream past every examiner."""
     from edgeml.airlock import disclosure, evidence, models
     from edgeml.airlock.private import open_private
@@ -200,6 +205,7 @@ def _compare(examined: _Examined, data: Sequence[Path], artifacts: list[Artifact
     assert contract is not None
     try:
         private: Private = open_private([Path(path) for path in data], contract)
+        unseen = None if holdout is None else open_private([holdout], contract)
         examined.rows = private.rows
     except EdgemlError:  # its message names files, and names of private files may say something
         findings.append(failure.failed("table.invalid", "", "the private table is missing, empty or not readable"))
@@ -207,7 +213,7 @@ def _compare(examined: _Examined, data: Sequence[Path], artifacts: list[Artifact
     examiners: list[Examiner] = []
     makers: list[Callable[[], Examiner]] = [
         lambda: evidence.examiner(texts, private),
-        lambda: models.examiner(artifacts, private),
+        lambda: models.examiner(artifacts, private, unseen),
     ]
     for make in makers:
         with guard(findings, "", FIXES):

@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--artifacts", type=Path, action="append", required=True, metavar="DIR", help="what wants to leave; repeatable"
     )
     check.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the release goes: an empty folder")
+    check.add_argument("--holdout", type=Path, metavar="TABLE", help="rows that no model was trained on")
     check.add_argument("--manifest", type=Path, metavar="FILE", help="what was ingested, for the lineage")
     check.add_argument("--validation", type=Path, metavar="FILE", help="the report of the contract's check")
     check.add_argument("--waivers", type=Path, metavar="FILE", help="findings that a person answers for")
@@ -77,6 +78,7 @@ def _check(args: argparse.Namespace) -> int:
         validation=args.validation,
         key=args.key,
         state=args.state,
+        holdout=args.holdout,
         mantissa_bits=args.mantissa_bits,
     )
     document = verdict.document()
