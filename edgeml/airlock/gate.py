@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeml import contract as contracts
 from edgeml.airlock import failure, history, inventory, ledger, report, rules, schemas, seal, unwrap, views, waivers
@@ -54,6 +54,17 @@ class Verdict:
         return report.egress(self.verdict, self.findings, self.waivers, self.files, self.waived)
 
 
+class _Asked(NamedTuple):
+    """What is to be looked at, and what it is compared with."""
+
+    data: Sequence[Path]
+    contract: Path
+    folders: Sequence[Path]
+    manifest: Path | None = None
+    validation: Path | None = None
+    holdout: Path | None = None
+
+
 @dataclass
 class _Examined:
     """What looking at the artifacts brought to light."""
@@ -67,7 +78,7 @@ class _Examined:
 
 def examine(data: Sequence[Path], contract: Path, artifacts: Path | Sequence[Path]) -> list[Finding]:
     """The findings about what lies in the folders, and nothing written. `rules.kind` tells policy from content."""
-    return _examine(data, contract, _folders(artifacts)).findings
+    return _examine(_Asked(data, contract, _folders(artifacts))).findings
 
 
 def check(
@@ -86,16 +97,32 @@ def check(
 ) -> Verdict:
     """Decide about the artifacts and write what leaves to `out`, a folder that is empty or not there.
 
-    `holdout` are rows of the table that no model was trained on: with them membership inference is tried. `manifest` and `validation` say what was ingested and checked; from them comes `lineage.json`. Raises
-    EdgemlError, exit code 1, where the verdict itself cannot be kept or written: then nothing leaves.
+    `manifest` and `validation` say what was ingested and checked; from them comes `lineage.json`. `holdout` are rows
+    that no model was trained on: with them membership inference is tried. Raises EdgemlError, exit code 1, where the
+    verdict itself cannot be kept or written: then nothing leaves.
     """
     out.mkdir(parents=True, exist_ok=True)
     if any(out.iterdir()):
         raise EdgemlError(f"the folder {out} is not empty; give the gate an empty one", 1)
+    asked = _Asked(data, contract, _folders(artifacts), manifest, validation, holdout)
     with _failing():
-        return _check(
-            data, contract, _folders(artifacts), out, waivers, (manifest, validation), key, state, mantissa_bits
-        )
+        home = ledger.state(state)
+        ledger.prepare(home)
+        signing = seal.key_of(home, key)
+        examined = _examine(asked)
+        given: list[Waiver] = []
+        if waivers is not None:
+            with guard(examined.findings, "waivers", FIXES):
+                given = _read_waivers(waivers, examined)
+        files: dict[str, bytes] = {}
+        with guard(examined.findings, "", FIXES):
+            files = _rewrite(examined, given, mantissa_bits)
+        with ledger.locked(home):
+            with guard(examined.findings, "", FIXES):
+                _compare_with_history(examined, home)
+            verdict = _decide(examined, given, files)
+            _keep(verdict, examined, home, signing, out)
+    return verdict
 
 
 @contextmanager
@@ -111,37 +138,6 @@ def _failing() -> Iterator[None]:
         raise EdgemlError(f"the gate failed ({failure.place(error)}); nothing left", 1) from None
 
 
-def _check(
-    data: Sequence[Path],
-    holdout: Path | None,
-    contract: Path,
-    folders: Sequence[Path],
-    out: Path,
-    waivers: Path | None,
-    papers: tuple[Path | None, Path | None],
-    key: Path | None,
-    state: Path | None,
-    mantissa_bits: int,
-) -> Verdict:
-    home = ledger.state(state)
-    ledger.prepare(home)
-    signing = seal.key_of(home, key)
-    examined = _examine(data, contract, folders, *papers, holdout)
-    given: list[Waiver] = []
-    if waivers is not None:
-        with guard(examined.findings, "waivers", FIXES):
-            given = _read_waivers(waivers, examined)
-    files: dict[str, bytes] = {}
-    with guard(examined.findings, "", FIXES):
-        files = _rewrite(examined, given, mantissa_bits)
-    with ledger.locked(home):
-        with guard(examined.findings, "", FIXES):
-            _compare_with_history(examined, home)
-        verdict = _decide(examined, given, files)
-        _keep(verdict, examined, home, signing, out)
-    return verdict
-
-
 def _folders(artifacts: Path | Sequence[Path]) -> list[Path]:
     return [artifacts] if isinstance(artifacts, Path) else list(artifacts)
 
@@ -149,24 +145,17 @@ def _folders(artifacts: Path | Sequence[Path]) -> list[Path]:
 # --- looking --------------------------------------------------------------------------------------
 
 
-def _examine(
-    data: Sequence[Path],
-    contract: Path,
-    folders: Sequence[Path],
-    manifest: Path | None = None,
-    validation: Path | None = None,
-    holdout: Path | None = None,
-) -> _Examined:
+def _examine(asked: _Asked) -> _Examined:
     examined = _Examined()
     findings = examined.findings
     try:
-        examined.contract = loaded = contracts.load(contract)
+        examined.contract = loaded = contracts.load(asked.contract)
     except contracts.Refusal as refusal:  # tells of the contract, which lies in Git, and of nothing else
         findings.append(failure.failed("contract.invalid", "contract", str(refusal)))
         return examined
     with guard(findings, "", FIXES):
         try:
-            examined.taken = inventory.take(folders)
+            examined.taken = inventory.take(asked.folders)
         except OSError as error:
             findings.append(failure.failed("gate.error", "", f"a folder cannot be read ({error.strerror})"))
     taken = examined.taken
@@ -179,13 +168,13 @@ def _examine(
     examined.documents = schemas.read_documents(
         loaded, taken.listed, lambda name: guard(findings, name, FIXES)
     )  # fmt: skip
-    if manifest is not None and validation is not None:
+    if asked.manifest is not None and asked.validation is not None:
         with guard(findings, "lineage.json", FIXES):
-            examined.documents["lineage.json"] = schemas.read_lineage(loaded, manifest, validation)
+            examined.documents["lineage.json"] = schemas.read_lineage(loaded, asked.manifest, asked.validation)
     texts = [Text(item.file, item.place, item.text) for item in (*taken.names, *inside.names)]
     with guard(findings, "", FIXES):
         texts = [*views.decoded(texts), *views.of(everything, _known_keys(loaded))]
-    _compare(examined, data, holdout, everything, texts)
+    _compare(examined, asked, everything, texts)
     return examined
 
 
@@ -194,9 +183,7 @@ def _known_keys(contract: Contract) -> frozenset[str]:
     return schemas.KEYS | frozenset(contract.columns)
 
 
-def _compare(
-    examined: _Examined, data: Sequence[Path], holdout: Path | None, artifacts: list[Artifact], texts: list[Text]
-) -> None:
+def _compare(examined: _Examined, asked: _Asked, artifacts: list[Artifact], texts: list[Text]) -> None:
     """Let the private rows stream past every examiner."""
     from edgeml.airlock import disclosure, evidence, models
     from edgeml.airlock.private import open_private
@@ -204,8 +191,8 @@ def _compare(
     findings, contract = examined.findings, examined.contract
     assert contract is not None
     try:
-        private: Private = open_private([Path(path) for path in data], contract)
-        unseen = None if holdout is None else open_private([holdout], contract)
+        private: Private = open_private(list(asked.data), contract)
+        unseen = None if asked.holdout is None else open_private([asked.holdout], contract)
         examined.rows = private.rows
     except EdgemlError:  # its message names files, and names of private files may say something
         findings.append(failure.failed("table.invalid", "", "the private table is missing, empty or not readable"))

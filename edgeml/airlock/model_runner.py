@@ -19,11 +19,11 @@ import pyarrow as pa
 
 from edgeml.airlock import hygiene
 from edgeml.airlock.activations import Failed, Run
+from edgeml.airlock.batch import numbers, strings
 from edgeml.airlock.finding import CONTENT, Finding, Rule
 from edgeml.airlock.membership import Losses
 from edgeml.airlock.model_inputs import Mismatch, plans
 from edgeml.airlock.onnx_walk import places
-from edgeml.airlock.batch import numbers, strings
 from edgeml.airlock.trees import Leaves
 from edgeml.contract import Contract, as_text
 
