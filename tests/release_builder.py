@@ -87,7 +87,7 @@ def release(
     paths = {"model": made.model, "evaluation": made.evaluation, "table": made.folder / "table"}
     paths |= {name: made.folder / f"{name}.json" for name in ("manifest", "validation")}
     paths |= {"contract": made.folder / "contract.yml", "release": destination}
-    line = yaml.safe_load(COMPONENT.read_text())["command"].replace("$[[--waivers ${{inputs.waivers}}]]", "")
+    line = re.sub(r"\$\[\[.*?\]\]", "", yaml.safe_load(COMPONENT.read_text())["command"])
     for name, path in paths.items():
         line = re.sub(r"\$\{\{(inputs|outputs)\." + name + r"\}\}", shlex.quote(str(path)), line)
     line = line.replace("python ", shlex.quote(sys.executable) + " ", 1) + "".join(f" {word}" for word in more)
