@@ -47,7 +47,8 @@ def streams(corpus: Corpus, columns: list[str]) -> Stream:
         orders += [(numbers, _down(text, unit)) for unit in units]
         orders.append((numbers, _by_key(corpus, text, named)))
         orders.append((numbers, _named(text, named, len(columns))))
-    parts, size = [], 0
+    parts: list[Stream] = []
+    size = 0
     for reading, order in orders:
         size += len(order)
         if size > _MOST and parts:
@@ -56,28 +57,34 @@ def streams(corpus: Corpus, columns: list[str]) -> Stream:
     return Stream(*map(np.concatenate, zip(*parts, strict=True)))
 
 
-def named_columns(corpus: Corpus, columns: list[str]) -> NDArray[np.int64]:
-    """For every number the column whose name is, or ends, its key; -1 where none does."""
+def named_columns(corpus: Corpus, columns: list[str], after: int = 0) -> NDArray[np.int64]:
+    """For every number the column whose name ends its key, up to `after` words earlier; -1 where none does."""
     import numpy as np
 
-    key = corpus.tokens.numbers.key
+    words, key = corpus.tokens.words, corpus.tokens.numbers.key
     named = np.full(len(key), -1, dtype=np.int64)
     length = np.zeros(len(key), dtype=np.int64)
     by_size: dict[int, list[tuple[int, int]]] = {}
     for index, name in enumerate(columns):
-        words = words_of(encoded(name))
-        size = len(words.hash)
+        parts = words_of(encoded(name))
+        size = len(parts.hash)
         if 0 < size <= _LONGEST_NAME:
-            code = grams(words._replace(joined=np.ones(size, dtype=bool)), size)[0]
+            code = grams(parts._replace(joined=np.ones(size, dtype=bool)), size)[0]
             by_size.setdefault(size, []).append((int(code[0]), index))
+    if not by_size or not len(words.hash):
+        return named
     for size, names in by_size.items():
-        codes, firsts = grams(corpus.tokens.words, size)
-        at_word = np.zeros(len(corpus.tokens.words.hash), dtype=np.uint64)
+        codes, firsts = grams(words, size)
+        at_word = np.zeros(len(words.hash), dtype=np.uint64)
         at_word[firsts + size - 1] = codes
-        keyed = np.where(key >= 0, at_word[key], 0)
-        for name_code, index in names:
-            hit = (keyed == np.uint64(name_code)) & (length < size)
-            named[hit], length[hit] = index, size
+        word = key
+        for step in range(after + 1):
+            if step:
+                word = np.where((word > 0) & words.joined[word - 1], word - 1, -1)
+            keyed = np.where(word >= 0, at_word[word], 0)
+            for name_code, index in names:
+                hit = (keyed == np.uint64(name_code)) & (length < size)
+                named[hit], length[hit] = index, size
     return named
 
 

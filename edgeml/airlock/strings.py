@@ -72,7 +72,7 @@ class Strings:
         self._counts: dict[tuple[str, int], int] = {}
         parts = [grams(corpus.tokens.words, size)[0] for size in range(1, LONGEST + 1)] if self._columns else []
         total = sum(map(len, parts))
-        self._bits = min(26, max(12, (8 * total).bit_length()))
+        self._bits = min(26, max(12, (32 * total).bit_length()))
         self._sieve = np.zeros(1 << self._bits, dtype=bool)
         for part in parts:
             self._sieve[self._slot(part)] = True
