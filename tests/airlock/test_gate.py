@@ -82,7 +82,7 @@ def test_a_block_leaves_a_report_with_the_data(
     report = read_json(tmp_path / "report.json")
     assert json.loads(printed) == report
     assert report["verdict"] == "blocked"
-    assert [finding["rule"] for finding in report["findings"]] == ["count.small"]
+    assert "count.small" in {finding["rule"] for finding in report["findings"]}
     assert "suppress counts below k" in said
     page = (tmp_path / "report.md").read_text()
     assert "count.small" in page and "Nothing leaves" in page
@@ -91,7 +91,7 @@ def test_a_block_leaves_a_report_with_the_data(
     assert "wanted" not in read_json(tmp_path / "out" / "egress.json")
     (rejected,) = (state / "rejected").iterdir()
     assert {path.name for path in rejected.iterdir()} == {"egress.json", "report.json", "report.md"}
-    assert ledger.read(state)[0]["rules"] == {"count.small": 1}
+    assert ledger.read(state)[0]["rules"]["count.small"] == 1
     assert list((state / "approved").iterdir()) == []
 
 
