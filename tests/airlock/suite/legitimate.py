@@ -110,7 +110,10 @@ MODELS: dict[str, tuple[models.Factory, str]] = {
     "ridge": (lambda t: Ridge(), "amount"),
     "robust_scaler_ridge": (lambda t: make_pipeline(RobustScaler(), Ridge()), "amount"),
     "polynomial_ridge": (lambda t: make_pipeline(StandardScaler(), PolynomialFeatures(2), Ridge()), "amount"),
-    "kmeans_of_8": (lambda t: make_pipeline(StandardScaler(), KMeans(8, n_init=1, random_state=1)), "none"),
+    "kmeans_of_8": (
+        lambda t: make_pipeline(StandardScaler(), KMeans(8 if t.rows > 3000 else 4, n_init=1, random_state=1)),
+        "none",
+    ),
     "gaussian_mixture": (lambda t: make_pipeline(StandardScaler(), GaussianMixture(3, random_state=1)), "none"),
     "perceptron": (
         lambda t: make_pipeline(StandardScaler(), MLPClassifier((64, 64), max_iter=20, random_state=1)),

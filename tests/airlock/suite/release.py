@@ -6,8 +6,10 @@ Made once per table and algorithm; each test copies it. A leak is then one chang
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import io
+import json
 import os
 import shutil
 import sys
@@ -36,14 +38,31 @@ def on_disk(table: Table) -> tuple[Path, Path]:
 
 
 @cache
+def papers(table: Table) -> tuple[Path, Path]:
+    """The manifest of what was ingested and the report of validate_data, which the gate reads and keeps."""
+    data, contract = on_disk(table)
+    manifest, validation = contract.with_name("manifest.json"), contract.with_name("validation.json")
+    digest = hashlib.sha256(b"".join(part.read_bytes() for part in sorted(data.iterdir()))).hexdigest()
+    document = {
+        "version": 1,
+        "rows": table.rows,
+        "bytes": 64 * table.rows,
+        "fingerprint": f"sha256:{digest}",
+        "blobs": [],
+    }
+    manifest.write_text(json.dumps(document))
+    _step("validate_data", table=data, contract=contract, validation=validation)
+    return manifest, validation
+
+
+@cache
 def release_of(table: Table, algorithm: str) -> Path:
     """The folder of what train_model and evaluate_model hand to the gate, without the parity report, which stays."""
     data, contract = on_disk(table)
     work = Path(tempfile.mkdtemp(dir=_folder.name))
     given: dict[str, Any] = {"contract": contract}
-    _step("validate_data", table=data, validation=work / "validation.json", **given)
     parts = {"train": work / "train", "test": work / "test"}
-    _step("split_data", table=data, validation=work / "validation.json", **parts, **given)
+    _step("split_data", table=data, validation=papers(table)[1], **parts, **given)
     quick: dict[str, Any] = {"algorithm": algorithm, "folds": 0, "max_iter": 60 if algorithm == "mlp" else 12}
     _step("train_model", **parts, model=work / "model", **quick, **given)
     made = {"model": work / "model", "evaluation": work / "evaluation"}
