@@ -15,8 +15,9 @@ from typing import Any
 from edgeml.airlock import gate, rules
 from edgeml.airlock.finding import CONTENT, Finding
 
-from .release import on_disk, papers
+from .release import copy_release, on_disk, papers
 from .table import Table
+from .vectors import Vector
 
 BROKEN = ("gate.error", "table.invalid")  # the gate could not look: no merit of any rule
 
@@ -77,6 +78,16 @@ def judge(table: Table, make: Callable[[Path], Path], work: Path | None = None) 
         written = _files(home / "out") | _files(home / "state")
         findings = (*verdict.findings, *verdict.waived)
         return Judged(findings, verdict.verdict, seconds, size / 1e6, written, dict(verdict.files))
+
+
+@cache
+def _clean(table: Table) -> dict[str, bytes]:
+    return judge(table, lambda folder: copy_release(table, folder)).approved
+
+
+def stopped(vector: Vector, table: Table, judged: Judged) -> bool:
+    """Whether the leak stays inside: refused, or what leaves is to the byte what leaves without it."""
+    return judged.blocked or (vector.washed and bool(judged.approved) and judged.approved == _clean(table))
 
 
 def _size(path: Path) -> int:
