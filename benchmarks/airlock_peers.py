@@ -83,8 +83,10 @@ def _run(command: list[str], folder: Path) -> str:
 
 
 def _modelscan(tools: Path, folder: Path) -> set[str]:
-    said = _run([str(tools / "modelscan"), "-p", str(folder), "-r", "json"], folder)
-    document = json.loads(said[said.index("{") : said.rindex("}") + 1])
+    report = folder.parent / f"{folder.name}.json"  # what it prints is broken into lines within words
+    _run([str(tools / "modelscan"), "-p", str(folder), "-r", "json", "-o", str(report)], folder)
+    document = json.loads(report.read_text())
+    report.unlink()
     return _places(issue["source"] for issue in document["issues"])
 
 
