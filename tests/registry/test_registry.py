@@ -291,7 +291,7 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a verdict that is a list": (lambda run: (released(run) / "egress.json").write_text("[]"), "egress.json"),
     "a refusal": (change("egress.json", released=False, findings=[FINDING]), "count.small"),
     "nearly released": (change("egress.json", released="true"), "released nothing"),
-    "unknown rules": (change("egress.json", rules_version="2"), "update edgeml"),
+    "unknown rules": (change("egress.json", rules_version="1"), "update edgeml"),
     "a link": (relink, "regular file"),
     "a folder": (lambda run: (released(run) / "plots").mkdir(), "regular file"),
     "a release elsewhere": (escape, "outside"),

@@ -9,7 +9,8 @@ from typing import Any
 
 import onnx
 from onnx import numpy_helper
-from strict_json import OPAQUE_RUN, Refused
+
+from edgeml.airlock.strict_json import OPAQUE_RUN, Refused
 
 DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})  # "" and "ai.onnx" are the same
 MICROSOFT_OPERATORS = frozenset({"Tokenizer"})  # what skl2onnx needs for text features
@@ -18,7 +19,9 @@ COMMENTARY = ["doc_string", "metadata_props", "denotation", "value_info", "quant
 COMMENTARY += ["overload", "device_configurations"]
 
 
-def rewrite_model(data: bytes, inputs: list[str], outputs: list[str], metadata: dict[str, str]) -> bytes:
+def rewrite(
+    data: bytes, inputs: list[str], outputs: list[str], metadata: dict[str, str], mantissa_bits: int = 23
+) -> bytes:
     """The canonical form of a model: same numbers and operators, none of its free text and names.
 
     Only the names of its `inputs` and `outputs` survive. `metadata` becomes its only metadata.
@@ -176,3 +179,6 @@ def _rename(model: Any, everything: list[Any]) -> None:
                 tensor.ClearField("name")
         elif isinstance(message, onnx.TensorShapeProto.Dimension) and message.dim_param:
             message.dim_param = axes.setdefault(message.dim_param, f"d{len(axes)}")
+
+
+RULES = ()

@@ -1,0 +1,32 @@
+"""The examiner of text: everything in what wants to leave that is private, as words, numbers and rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgeml.airlock import rows, strings
+from edgeml.airlock.corpus import Corpus
+from edgeml.airlock.finding import Examiner, Finding, Rule, Text
+from edgeml.airlock.private import Private
+
+RULES: tuple[Rule, ...] = (*strings.RULES, *rows.RULES)
+
+
+class _All:
+    """Several examiners that are fed together."""
+
+    def __init__(self, parts: Sequence[Examiner]) -> None:
+        self.parts = parts
+
+    def feed(self, batch: object) -> None:
+        for part in self.parts:
+            part.feed(batch)
+
+    def findings(self) -> list[Finding]:
+        return [finding for part in self.parts for finding in part.findings()]
+
+
+def examiner(texts: Sequence[Text], private: Private) -> Examiner:
+    """The examiner of `texts`, to be fed with every batch of `private` once."""
+    corpus = Corpus(texts)
+    return _All([strings.Strings(corpus, private), rows.Rows(corpus, private)])
