@@ -53,6 +53,7 @@ class Result:
     stopped: bool
     rules: tuple[str, ...]
     content: tuple[str, ...]
+    alarms: int
     bits: float
     broken: tuple[str, ...]
     seconds: float
@@ -62,7 +63,7 @@ class Result:
     @property
     def alarm(self) -> bool:
         """An honest output that content rules stop, or any rule where its names may leave."""
-        return bool(self.content or self.broken or (self.listed and self.stopped))
+        return bool(self.alarms or self.broken or (self.listed and self.stopped))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -153,6 +154,7 @@ def _result(judged: Judged, honest: bool, listed: bool, made: Table, name: str, 
         stopped=stopped,
         rules=judged.rules,
         content=judged.content_rules,
+        alarms=len(judged.alarms),
         bits=max((found.bits for found in judged.content), default=0.0),
         broken=tuple(found.message for found in judged.broken),
         seconds=judged.seconds,

@@ -54,7 +54,7 @@ def spare_initializer(folder: Path, table: Table, rng: np.random.Generator) -> N
     _spare(folder, _rows(table, rng))
 
 
-@leak(CARRIERS)
+@leak(CARRIERS, washed=True)
 def spare_initializer_of_one_row(folder: Path, table: Table, rng: np.random.Generator) -> None:
     _spare(folder, _rows(table, rng, 1))
 

@@ -20,6 +20,7 @@ from .table import Table
 from .vectors import Vector
 
 BROKEN = ("gate.error", "table.invalid")  # the gate could not look: no merit of any rule
+UNEXAMINED = "model.unexamined"  # it refuses what it could not compare, which is right and no recognition
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,12 @@ class Judged:
 
     @property
     def content(self) -> tuple[Finding, ...]:
+        """What somebody recognised who compared the folder with the private rows."""
+        return tuple(found for found in self.alarms if found.rule != UNEXAMINED)
+
+    @property
+    def alarms(self) -> tuple[Finding, ...]:
+        """What no honest output may cause, listed or not."""
         return tuple(found for found in self.findings if self._kind(found) == CONTENT)
 
     @property
@@ -55,7 +62,8 @@ class Judged:
 
     @staticmethod
     def _kind(found: Finding) -> str:
-        return "" if found.rule in BROKEN else rules.kind(found)
+        rule = rules.known().get(found.rule)
+        return "" if rule is None or found.rule in BROKEN else rule.kind
 
     def told(self) -> list[str]:
         """Rule, place and message of every finding, for the reader of a failed test."""
