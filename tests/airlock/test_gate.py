@@ -371,3 +371,8 @@ def test_a_folder_that_is_not_empty_is_not_written_to(made: Artifacts, tmp_path:
     (tmp_path / "out" / "mine.txt").write_text("1")
     with pytest.raises(EdgemlError, match="not empty"):
         gate.check([made.folder / "table"], made.folder / "contract.yml", made.model, tmp_path / "out")
+
+
+def test_the_page_lists_every_rule() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "egress-gate.md").read_text()
+    assert page.endswith(rules.table()), "run: python -m edgeml.airlock, and put it at the end of docs/egress-gate.md"
