@@ -111,6 +111,9 @@ class Cells:
         names = [name for name in bits.numeric(private) if not private.columns[name].public]
         numbers = corpus.tokens.numbers
         named = named_columns(corpus, names, after=2)
+        by_value = np.argsort(numbers.value)  # once: what is taken from it for a column is in order too
+        value, half, digits = numbers.value[by_value], numbers.half[by_value], numbers.digits[by_value]
+        named = named[by_value]
         self._tokens: dict[str, NDArray[np.int64]] = {}
         self._chance: dict[str, NDArray[np.float64]] = {}
         self._named: dict[str, NDArray[np.bool_]] = {}
@@ -119,18 +122,20 @@ class Cells:
             column = private.profile.numbers[name]
             if column.occupancy > bits.OCCUPIED or column.levels < 2:
                 continue
-            reach = numbers.half
-            inside = np.flatnonzero((numbers.value + reach >= column.low) & (numbers.value - reach <= column.high))
-            value, half = numbers.value[inside], numbers.half[inside]
-            chance = bits.chance(column, value, half) * private.rows
+            ends = np.searchsorted(value, [column.low - column.lattice, column.high + column.lattice])
+            inside = np.arange(*np.clip(ends + np.array([-1, 1]), 0, len(value)))
+            inside = inside[2 * half[inside] * private.rows <= _RARE * (column.high - column.low)]
+            inside = inside[~np.isnan(value[inside])]
+            chance = bits.chance(column, value[inside], half[inside]) * private.rows
             # Few digits are many people's numbers: 0, 1 and 100 stand everywhere.
-            told = 10.0 ** -numbers.digits[inside].astype(np.float64) * private.rows
+            few = 10.0 ** -digits[inside].astype(np.float64) * private.rows > _FEW
             own = (named[inside] == index) & (chance <= _NAMED)
-            kept = ((chance <= _RARE) & (told <= _FEW)) | own
-            self._tokens[name] = inside[kept]
-            self._chance[name] = np.maximum(chance, _on_lattice(column, value) * column.occupancy)[kept]
-            self._named[name] = own[kept]
-            asked[name] = (value[kept], half[kept])
+            kept = ((chance <= _RARE) & ~few) | own
+            inside, own, chance = inside[kept], own[kept], chance[kept]
+            self._tokens[name] = by_value[inside]
+            self._chance[name] = np.maximum(chance, _on_lattice(column, value[inside]) * column.occupancy)
+            self._named[name] = own
+            asked[name] = (value[inside], half[inside])
         self._lookup = Lookup(private, asked)
 
     def feed(self, batch: Any) -> None:
@@ -152,7 +157,8 @@ class Cells:
                 result.append(Finding(NAMED.id, file, place, message, fix, name, int(counts[index]), 1))
             for one in np.unique(text):
                 here = text == one
-                _, first = np.unique(numbers.value[tokens[here]], return_index=True)
+                value = numbers.value[tokens[here]]
+                first = np.append(True, value[1:] != value[:-1])  # they are in order
                 hits = int(np.count_nonzero(rare[here][first]))
                 expected = float(self._chance[name][here][first].sum())
                 if hits >= k and hits > _TIMES * expected:
