@@ -7,7 +7,7 @@ such evidence: any number in their range is someone's, and so are the thresholds
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgeml.airlock import bits
@@ -56,22 +56,36 @@ class Lookup:
         self._counts = {name: np.zeros(len(order), dtype=np.int64) for name, order in self._order.items()}
         self._sieves = {name: self._sieve(name) for name in self._order}
 
+    @property
+    def names(self) -> list[str]:
+        return list(self._values)
+
     def feed(self, batch: Any) -> None:
         import numpy as np
 
-        for name, values in self._values.items():
-            cells = as_numbers(batch[name])
-            with np.errstate(invalid="ignore"):
-                steps = ((cells - self._profile[name].low) * self._scale(name)).astype(np.int32)
-            cells = cells[self._sieves[name].take(steps, mode="clip") & ~np.isnan(cells)]
-            reach = float(self._halves[name].max())
-            begin = np.searchsorted(values, cells - reach, "left")
-            many = np.searchsorted(values, cells + reach, "right") - begin
-            for start in range(0, len(cells), 1 << 14):
-                part = slice(start, start + (1 << 14))
-                token = np.repeat(begin[part], many[part]) + ranges(many[part])
-                fits = np.abs(np.repeat(cells[part], many[part]) - values[token]) <= self._halves[name][token]
-                np.add.at(self._counts[name], token[fits], 1)
+        for name in self._values:
+            for _, numbers in self.pairs(batch, name):
+                np.add.at(self._counts[name], numbers, 1)
+
+    def pairs(self, batch: Any, name: str) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Row and number (as ordered by value) wherever a cell of the column fits a number."""
+        import numpy as np
+
+        values, halves = self._values[name], self._halves[name]
+        cells = as_numbers(batch[name])
+        with np.errstate(invalid="ignore"):
+            steps = ((cells - self._profile[name].low) * self._scale(name)).astype(np.int32)
+        rows = np.flatnonzero(self._sieves[name].take(steps, mode="clip") & ~np.isnan(cells))
+        cells = cells[rows]
+        reach = float(halves.max())
+        begin = np.searchsorted(values, cells - reach, "left")
+        many = np.searchsorted(values, cells + reach, "right") - begin
+        for start in range(0, len(cells), 1 << 14):
+            part = slice(start, start + (1 << 14))
+            which = np.repeat(np.arange(start, start + len(cells[part])), many[part])
+            number = np.repeat(begin[part], many[part]) + ranges(many[part])
+            fits = np.abs(cells[which] - values[number]) <= halves[number]
+            yield rows[which[fits]], number[fits]
 
     def counts(self, name: str) -> NDArray[np.int64]:
         """The rows for each number asked of column `name`, in the order in which they were asked."""

@@ -64,7 +64,8 @@ class Rows:
         self._public = np.array([private.columns[name].public for name in self._names], dtype=bool)
         self._keys: list[_Key] = []
         self._size = 0
-        self._found: dict[int, tuple[float, int, int]] = {}
+        self._found: dict[int, tuple[float, int, set[int]]] = {}
+        self._fed = 0
         self.strongest = -math.inf
         if len(self._columns) < 3 or not len(corpus.tokens.numbers.at):
             return
@@ -89,8 +90,10 @@ class Rows:
             rows = np.flatnonzero(key.upper.take(codes >> key.shift))
             rows = rows[key.lower.take(codes[rows] & key.mask)]
             if len(rows):
-                self._waiting[number].append((codes[rows], np.stack([column[rows] for column in cells])))
+                told = np.stack([*(column[rows] for column in cells), rows + float(self._fed)])
+                self._waiting[number].append((codes[rows], told))
                 self._size += len(rows)
+        self._fed += batch.num_rows
         if self._size > _WAITING:
             self._flush()
 
@@ -127,7 +130,7 @@ class Rows:
         k = self._private.contract.k
         best: dict[str, Finding] = {}
         for at, (score, cells, alike) in sorted(self._found.items()):
-            if alike >= k:
+            if len(alike) >= k:
                 continue
             file, place = self._corpus.where(at)
             known = best.get(file)
@@ -215,15 +218,16 @@ class Rows:
             better = total > best
             best, most = np.where(better, total, best), np.where(better, count, most)
             first = np.where(better, begin, first)
-        score = best - self._cost
+        score, k = best - self._cost, self._private.contract.k
         self.strongest = max(self.strongest, float(score.max(initial=-math.inf)))
         for index in np.flatnonzero((score >= bits.RUN) & (most >= 3)).tolist():
             at = int(stream.at[first[index]])
+            sure, row = float(score[index]), int(cells[-1][rows[index]])
             known = self._found.get(at)
-            if known is None or score[index] > known[0] + 1e-6:
-                self._found[at] = (float(score[index]), int(most[index]), 1)
-            elif abs(score[index] - known[0]) <= 1e-6:
-                self._found[at] = (known[0], known[1], known[2] + 1)
+            if known is None or sure > known[0] + 1e-6:
+                self._found[at] = (sure, int(most[index]), {row})
+            elif sure >= known[0] - 1e-6 and len(known[2]) < k:
+                known[2].add(row)
 
 
 class _Buckets(NamedTuple):
