@@ -45,7 +45,8 @@ def one_row_among_noise(model: Any, data: Table) -> None:
 
 
 def half_precision(model: Any, data: Table) -> None:
-    _extra(model.graph, data.matrix[ROWS].astype(np.float16))
+    with np.errstate(over="ignore"):
+        _extra(model.graph, data.matrix[ROWS].astype(np.float16))
 
 
 def double(model: Any, data: Table) -> None:

@@ -18,7 +18,9 @@ from edgeml.airlock.models import ModelExaminer  # noqa: E402
 SLOW = {"gpc", "knn-imputer", "lof", "quantile+lr", "kmeans-n"}
 
 
-def examine(artifacts: Iterable[Artifact], data: Table, holdout: Table | None = None, seconds: float = 60) -> ModelExaminer:
+def examine(
+    artifacts: Iterable[Artifact], data: Table, holdout: Table | None = None, seconds: float = 60
+) -> ModelExaminer:
     """An examiner that has seen all rows."""
     examiner = ModelExaminer(list(artifacts), data, holdout, seconds)  # type: ignore[arg-type]
     for batch in data.batches():
