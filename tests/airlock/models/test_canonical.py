@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from model_zoo import Table, legitimate, regression_legitimate, table
 from onnx import numpy_helper
-from zoo import Table, legitimate, regression_legitimate, table
 
 from edgeml.airlock import canonical
 from edgeml.airlock.strict_json import Refused

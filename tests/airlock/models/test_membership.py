@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from conftest import examine
-from zoo import Table, convert, fitted, table
+from model_verdicts import examine
+from model_zoo import Table, convert, fitted, table
 
 from edgeml.airlock.finding import Artifact
 from edgeml.airlock.membership import attack
