@@ -53,11 +53,11 @@ class _Key(NamedTuple):
 class Rows:
     """The examiner of rows of numbers."""
 
-    def __init__(self, corpus: Corpus, private: Private) -> None:
+    def __init__(self, corpus: Corpus, private: Private, names: list[str] | None = None) -> None:
         import numpy as np
 
         self._corpus, self._private = corpus, private
-        self._names = bits.numeric(private)
+        self._names = bits.numeric(private) if names is None else names
         self._columns = [private.profile.numbers[name] for name in self._names]
         self._public = np.array([private.columns[name].public for name in self._names], dtype=bool)
         self._keys: list[_Key] = []
