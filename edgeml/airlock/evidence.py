@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgeml.airlock import bits, cells, rows, strings, window
+from edgeml.airlock import cells, rows, strings
 from edgeml.airlock.corpus import Corpus
 from edgeml.airlock.finding import Examiner, Finding, Rule, Text
 from edgeml.airlock.private import Private
 
-RULES: tuple[Rule, ...] = (*strings.RULES, *rows.RULES, *window.RULES, *cells.RULES)
+RULES: tuple[Rule, ...] = (*strings.RULES, *rows.RULES, *cells.RULES)
 
 
 class _All:
@@ -29,14 +29,4 @@ class _All:
 def examiner(texts: Sequence[Text], private: Private) -> Examiner:
     """The examiner of `texts`, to be fed with every batch of `private` once."""
     corpus = Corpus(texts)
-    parts: list[Examiner] = [strings.Strings(corpus, private)]
-    parts += [rows.Rows(corpus, private, order) for order in _orders(private)]
-    parts += [window.Window(corpus, private), cells.Cells(corpus, private)]
-    return _All(parts)
-
-
-def _orders(private: Private) -> list[list[str]]:
-    """The orders in which programs print the columns of numbers: as the table has them, and as models take them."""
-    table = bits.numeric(private)
-    features = [column.name for column in private.contract.features if column.name in table]
-    return [table] if features in (table, table[: len(features)]) else [table, features]
+    return _All([strings.Strings(corpus, private), rows.Rows(corpus, private), cells.Cells(corpus, private)])
