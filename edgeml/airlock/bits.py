@@ -37,9 +37,8 @@ def chance(column: Numbers, value: NDArray[np.float64], half: NDArray[np.float64
         return np.ones(len(value))
     half = np.maximum(half, column.lattice / 2)
     ends = np.concatenate([[0.0], np.cumsum(column.shares)])
-    points = np.clip((np.stack([value - half, value + half]) - column.low) * (BINS / span), 0, BINS)
-    below = np.interp(points, np.arange(BINS + 1), ends)
-    mass = below[1] - below[0]
+    mass = _below(ends, (value + half - column.low) * (BINS / span))
+    mass -= _below(ends, (value - half - column.low) * (BINS / span))
     for atom, weight in zip(column.atoms.tolist(), column.weights.tolist(), strict=True):
         mass = np.maximum(mass, np.where(np.abs(value - atom) <= half, weight, 0.0))
     return np.asarray(np.clip(np.maximum(mass, 2 * half / span), 1e-12, 1.0))
@@ -56,3 +55,12 @@ def evidence(
     most = math.log2(column.levels) + 4
     bits = -np.log2(chance(column, value, half))
     return np.asarray(np.minimum(np.minimum(bits, most), digits * _BITS_PER_DIGIT + 1))
+
+
+def _below(ends: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The share of values below points, which are given in steps of the column's range."""
+    import numpy as np
+
+    points = np.clip(points, 0, BINS - 1e-9)
+    step = points.astype(np.int64)
+    return np.asarray(ends[step] + (points - step) * (ends[step + 1] - ends[step]))

@@ -7,7 +7,7 @@ such evidence: any number in their range is someone's, and so are the thresholds
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgeml.airlock import bits
@@ -56,22 +56,36 @@ class Lookup:
         self._counts = {name: np.zeros(len(order), dtype=np.int64) for name, order in self._order.items()}
         self._sieves = {name: self._sieve(name) for name in self._order}
 
+    @property
+    def names(self) -> list[str]:
+        return list(self._values)
+
     def feed(self, batch: Any) -> None:
         import numpy as np
 
-        for name, values in self._values.items():
-            cells = as_numbers(batch[name])
-            with np.errstate(invalid="ignore"):
-                steps = ((cells - self._profile[name].low) * self._scale(name)).astype(np.int32)
-            cells = cells[self._sieves[name].take(steps, mode="clip") & ~np.isnan(cells)]
-            reach = float(self._halves[name].max())
-            begin = np.searchsorted(values, cells - reach, "left")
-            many = np.searchsorted(values, cells + reach, "right") - begin
-            for start in range(0, len(cells), 1 << 14):
-                part = slice(start, start + (1 << 14))
-                token = np.repeat(begin[part], many[part]) + ranges(many[part])
-                fits = np.abs(np.repeat(cells[part], many[part]) - values[token]) <= self._halves[name][token]
-                np.add.at(self._counts[name], token[fits], 1)
+        for name in self._values:
+            for _, numbers in self.pairs(batch, name):
+                np.add.at(self._counts[name], numbers, 1)
+
+    def pairs(self, batch: Any, name: str) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Row and number (as ordered by value) wherever a cell of the column fits a number."""
+        import numpy as np
+
+        values, halves = self._values[name], self._halves[name]
+        cells = as_numbers(batch[name])
+        with np.errstate(invalid="ignore"):
+            steps = ((cells - self._profile[name].low) * self._scale(name)).astype(np.int32)
+        rows = np.flatnonzero(self._sieves[name].take(steps, mode="clip") & ~np.isnan(cells))
+        cells = cells[rows]
+        reach = float(halves.max())
+        begin = np.searchsorted(values, cells - reach, "left")
+        many = np.searchsorted(values, cells + reach, "right") - begin
+        for start in range(0, len(cells), 1 << 14):
+            part = slice(start, start + (1 << 14))
+            which = np.repeat(np.arange(start, start + len(cells[part])), many[part])
+            number = np.repeat(begin[part], many[part]) + ranges(many[part])
+            fits = np.abs(cells[which] - values[number]) <= halves[number]
+            yield rows[which[fits]], number[fits]
 
     def counts(self, name: str) -> NDArray[np.int64]:
         """The rows for each number asked of column `name`, in the order in which they were asked."""
@@ -111,6 +125,9 @@ class Cells:
         names = [name for name in bits.numeric(private) if not private.columns[name].public]
         numbers = corpus.tokens.numbers
         named = named_columns(corpus, names, after=2)
+        by_value = np.argsort(numbers.value)  # once: what is taken from it for a column is in order too
+        value, half, digits = numbers.value[by_value], numbers.half[by_value], numbers.digits[by_value]
+        named = named[by_value]
         self._tokens: dict[str, NDArray[np.int64]] = {}
         self._chance: dict[str, NDArray[np.float64]] = {}
         self._named: dict[str, NDArray[np.bool_]] = {}
@@ -119,18 +136,20 @@ class Cells:
             column = private.profile.numbers[name]
             if column.occupancy > bits.OCCUPIED or column.levels < 2:
                 continue
-            reach = numbers.half
-            inside = np.flatnonzero((numbers.value + reach >= column.low) & (numbers.value - reach <= column.high))
-            value, half = numbers.value[inside], numbers.half[inside]
-            chance = bits.chance(column, value, half) * private.rows
+            ends = np.searchsorted(value, [column.low - column.lattice, column.high + column.lattice])
+            inside = np.arange(*np.clip(ends + np.array([-1, 1]), 0, len(value)))
+            inside = inside[2 * half[inside] * private.rows <= _RARE * (column.high - column.low)]
+            inside = inside[~np.isnan(value[inside])]
+            chance = bits.chance(column, value[inside], half[inside]) * private.rows
             # Few digits are many people's numbers: 0, 1 and 100 stand everywhere.
-            told = 10.0 ** -numbers.digits[inside].astype(np.float64) * private.rows
+            few = 10.0 ** -digits[inside].astype(np.float64) * private.rows > _FEW
             own = (named[inside] == index) & (chance <= _NAMED)
-            kept = ((chance <= _RARE) & (told <= _FEW)) | own
-            self._tokens[name] = inside[kept]
-            self._chance[name] = np.maximum(chance, _on_lattice(column, value) * column.occupancy)[kept]
-            self._named[name] = own[kept]
-            asked[name] = (value[kept], half[kept])
+            kept = ((chance <= _RARE) & ~few) | own
+            inside, own, chance = inside[kept], own[kept], chance[kept]
+            self._tokens[name] = by_value[inside]
+            self._chance[name] = np.maximum(chance, _on_lattice(column, value[inside]) * column.occupancy)
+            self._named[name] = own
+            asked[name] = (value[inside], half[inside])
         self._lookup = Lookup(private, asked)
 
     def feed(self, batch: Any) -> None:
@@ -152,7 +171,8 @@ class Cells:
                 result.append(Finding(NAMED.id, file, place, message, fix, name, int(counts[index]), 1))
             for one in np.unique(text):
                 here = text == one
-                _, first = np.unique(numbers.value[tokens[here]], return_index=True)
+                value = numbers.value[tokens[here]]
+                first = np.append(True, value[1:] != value[:-1])  # they are in order
                 hits = int(np.count_nonzero(rare[here][first]))
                 expected = float(self._chance[name][here][first].sum())
                 if hits >= k and hits > _TIMES * expected:

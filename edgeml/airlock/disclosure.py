@@ -222,11 +222,9 @@ def _small(file: str, place: str, item: _Value, k: int) -> Iterator[Finding]:
     if _FREEDOMS.fullmatch(last.lower()) and 0 <= value < DEGREES_OF_FREEDOM:
         message = f"the fit has fewer than {DEGREES_OF_FREEDOM} residual degrees of freedom"
         yield Finding(FREEDOM.id, file, place, message, "fit fewer parameters or more rows")
-    if (
-        0 < value < k
-        and value == int(value)
-        and (_counts(last) or (any(map(_holds_counts, keys[:-1])) and not _other(last)))
-    ):
+    holders = keys if item.path[-1:] == ("[]",) else keys[:-1]
+    counted = _counts(last) or (any(map(_holds_counts, holders)) and not _other(last))
+    if 0 < value < k and value == int(value) and counted:
         message = f"a count of 1 to {k - 1} rows stands here"
         fix = f"merge or leave out groups of fewer than {k}, or round counts to a multiple of five"
         yield Finding(COUNT.id, file, place, message, fix, cells=1)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgeml.airlock import cells, rows, strings
+from edgeml.airlock import cells, rows, strings, window
 from edgeml.airlock.corpus import Corpus
 from edgeml.airlock.finding import Examiner, Finding, Rule, Text
 from edgeml.airlock.private import Private
 
-RULES: tuple[Rule, ...] = (*strings.RULES, *rows.RULES, *cells.RULES)
+RULES: tuple[Rule, ...] = (*strings.RULES, *rows.RULES, *window.RULES, *cells.RULES)
 
 
 class _All:
@@ -29,4 +29,5 @@ class _All:
 def examiner(texts: Sequence[Text], private: Private) -> Examiner:
     """The examiner of `texts`, to be fed with every batch of `private` once."""
     corpus = Corpus(texts)
-    return _All([strings.Strings(corpus, private), rows.Rows(corpus, private), cells.Cells(corpus, private)])
+    kinds = (strings.Strings, rows.Rows, window.Window, cells.Cells)
+    return _All([kind(corpus, private) for kind in kinds])
