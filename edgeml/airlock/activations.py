@@ -154,9 +154,10 @@ def session(model: Any, everything: bool) -> Any:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     for node in copy.graph.node:
-        for attribute in node.attribute if node.op_type == "StringNormalizer" else ():
-            if attribute.name == "locale":
-                attribute.s = b"C"  # the machine may lack the one that is named, and no model could be loaded
+        if node.op_type == "StringNormalizer":  # its default locale is one that machines lack: nothing would load
+            kept = [attribute for attribute in node.attribute if attribute.name != "locale"]
+            del node.attribute[:]
+            node.attribute.extend([*kept, onnx.helper.make_attribute("locale", "C")])
     del copy.graph.value_info[:]
     for port in [*copy.graph.input, *copy.graph.output]:
         if port.type.tensor_type.HasField("shape") and port.type.tensor_type.shape.dim:

@@ -115,7 +115,7 @@ def targets_of(batch: pa.RecordBatch, contract: Contract) -> np.ndarray[Any, Any
 
 def keys_of(batch: pa.RecordBatch, key: str) -> list[Any]:
     found = {**numbers(batch), **strings(batch)}.get(key)
-    return list(found) if found is not None else [None] * batch.num_rows
+    return [None] * batch.num_rows if found is None else list(found)
 
 
 # --- the process ----------------------------------------------------------------------------------

@@ -371,3 +371,36 @@ def test_a_folder_that_is_not_empty_is_not_written_to(made: Artifacts, tmp_path:
     (tmp_path / "out" / "mine.txt").write_text("1")
     with pytest.raises(EdgemlError, match="not empty"):
         gate.check([made.folder / "table"], made.folder / "contract.yml", made.model, tmp_path / "out")
+
+
+def test_the_page_lists_every_rule() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "egress-gate.md").read_text()
+    assert page.endswith(rules.table()), "run: python -m edgeml.airlock, and put it at the end of docs/egress-gate.md"
+
+
+def test_the_gate_finds_nothing_private_in_its_own_reports(made: Artifacts, tmp_path: Path, state: Path) -> None:
+    """Rows in every place that a report could repeat: contents, names of files and members, keys, a model's names."""
+    import onnx
+    import polars as pl
+
+    table = pl.read_parquet(made.folder / "table" / "part-00000.parquet")
+    name = str(table["patient_id"][7])
+    (tmp_path / "papers").mkdir()
+    (made.evaluation / f"{name}.csv").write_text(table.head(30).write_csv())
+    (made.evaluation / "rows.json").write_text(json.dumps({name: table.row(7), "more": {name: [1, 2]}}, default=str))
+    model = onnx.load(made.model / "model.onnx")
+    model.graph.node[0].name = model.doc_string = name
+    model.graph.initializer.append(
+        onnx.numpy_helper.from_array(table.head(40).select(pl.exclude(pl.String)).to_numpy(), name)
+    )
+    onnx.save(model, made.model / "model.onnx")
+    made.edit("evaluation/metrics.json", **{name: list(table.row(8)[1:-1])})
+    assert check(made, tmp_path / "out", "--report", str(tmp_path / "papers" / "report.json")) == 2
+    kinds = {rules.known()[rule].kind for rule in found(tmp_path / "out")}
+    assert kinds == {POLICY, CONTENT}
+    papers = tmp_path / "papers"
+    for number, path in enumerate(sorted([*(tmp_path / "out").iterdir(), *(state / "rejected").rglob("*.*")])):
+        (papers / f"{number}{path.suffix}").write_bytes(path.read_bytes())
+    (papers / "ledger.json").write_bytes((state / "ledger.jsonl").read_bytes())
+    findings = gate.examine([made.folder / "table"], made.folder / "contract.yml", papers)
+    assert [finding for finding in findings if rules.kind(finding) == CONTENT] == []

@@ -175,6 +175,10 @@ def _of(make: Callable[[], Any], plain: bool = False) -> Callable[[Table], bytes
     return lambda data: convert(fitted(make(), data, slice(0, data.rows * 7 // 10)), plain=plain)
 
 
+def _on_few(make: Callable[[], Any]) -> Callable[[Table], bytes]:
+    return lambda data: convert(fitted(make(), data, slice(0, 150)))
+
+
 def _texts(make: Callable[[], Any], column: str) -> Callable[[Table], bytes]:
     def build(data: Table) -> bytes:
         return convert(make().fit(data.column(column).reshape(-1, 1), data.column(data.contract.target)), text=column)
@@ -236,7 +240,7 @@ def leaks() -> Made:
         "pca5+knn": _of(lambda: make_pipeline(PCA(5), KNeighborsClassifier(5))),
         "std+pca2+knn": _of(lambda: make_pipeline(StandardScaler(), PCA(2), KNeighborsClassifier(5))),
         "power+knn": _of(lambda: make_pipeline(PowerTransformer(), KNeighborsClassifier(5))),
-        "quantile+lr": _of(lambda: make_pipeline(QuantileTransformer(n_quantiles=10_000), LogisticRegression())),
+        "quantile+lr": _on_few(lambda: make_pipeline(QuantileTransformer(n_quantiles=150), LogisticRegression())),
         "tree-leaf-1": _of(lambda: DecisionTreeClassifier()),
         "one-hot-names": _texts(lambda: make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression()), "name"),
         "ordinal-city": _texts(lambda: make_pipeline(OrdinalEncoder(), LogisticRegression()), "city"),
