@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import html
 import quopri
 import re
@@ -21,9 +22,10 @@ HEX = re.compile(r"(?<![0-9a-fA-F])(?:(?:0x|\\x)?[0-9a-fA-F]{2}[ :,]?){8,}")
 PERCENT = re.compile(r"%[0-9A-Fa-f]{2}")
 ENTITY = re.compile(r"&(?:#\d{2,7}|#x[0-9a-fA-F]{2,6}|[A-Za-z]{2,30});")
 ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|x([0-9a-fA-F]{2})|([0-7]{3}))")
+UU = re.compile(r"^begin [0-7]{3,4} [^\n]*\n(.*?)^`?[ ]?\n?end", re.MULTILINE | re.DOTALL)
 QUOTED = re.compile(r"=[0-9A-F]{2}|=\r?\n")
 BYTES = re.compile(r"(?:\d{1,3}[,;\s]\s*){12,}\d{1,3}")
-COMMA = re.compile(r"(?<![\d.,])(-?\d{1,9}),(\d{1,12})(?![\d.,])")
+COMMA = re.compile(r"(?<![\d.,])(-?\d{1,9}),(\d{1,18})(?![\d.,])")
 POINT = re.compile(r"\d\.\d")
 # Letters of other scripts that look like ASCII's, and spaces that are not seen.
 LOOKS = str.maketrans(
@@ -132,6 +134,15 @@ def _quoted(text: str) -> Iterator[str]:
         yield from _changed(text, whole)
 
 
+def _uu(text: str) -> Iterator[bytes]:
+    for match in UU.finditer(text):
+        pieces = []
+        for line in match[1].splitlines():
+            with contextlib.suppress(ValueError, binascii.Error):
+                pieces.append(binascii.a2b_uu(line))
+        yield b"".join(pieces)
+
+
 def _look(text: str) -> Iterator[str]:
     if not text.isascii():
         yield from _changed(text, unicodedata.normalize("NFKC", text).translate(LOOKS))
@@ -154,6 +165,7 @@ WAYS: tuple[tuple[str, Callable[[str], Iterator[bytes | str]]], ...] = (
     ("HTML entities", _entities),
     ("escapes", _escapes),
     ("quoted-printable", _quoted),
+    ("uuencode", _uu),
     ("look-alike letters", _look),
     ("decimal commas", _commas),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgeml.airlock import cells, rows, strings, window
+from edgeml.airlock import bits, cells, rows, strings, window
 from edgeml.airlock.corpus import Corpus
 from edgeml.airlock.finding import Examiner, Finding, Rule, Text
 from edgeml.airlock.private import Private
@@ -29,5 +29,12 @@ class _All:
 def examiner(texts: Sequence[Text], private: Private) -> Examiner:
     """The examiner of `texts`, to be fed with every batch of `private` once."""
     corpus = Corpus(texts)
-    kinds = (strings.Strings, rows.Rows, window.Window, cells.Cells)
-    return _All([kind(corpus, private) for kind in kinds])
+    parts: list[Examiner] = [kind(corpus, private) for kind in (strings.Strings, window.Window, cells.Cells)]
+    return _All([*parts, *(rows.Rows(corpus, private, order) for order in _orders(private))])
+
+
+def _orders(private: Private) -> list[list[str]]:
+    """The orders in which programs print the columns of numbers: as the table has them, and as models take them."""
+    table = bits.numeric(private)
+    features = [column.name for column in private.contract.features if column.name in table]
+    return [table] if features == table[: len(features)] else [table, features]

@@ -41,12 +41,12 @@ def _strings(data: bytes) -> Iterator[tuple[str, str]]:
 
 
 def _memory(data: bytes) -> Iterator[tuple[str, str]]:
-    """Runs of numbers as they lie in memory, at whatever offset: 8-byte and 4-byte floats, whole numbers."""
+    """Runs of numbers as they lie in memory, at whatever offset and in either byte order: 8-byte and 4-byte floats."""
     import numpy as np
 
     data = data[:MEMORY]
-    for kind, width, least in (("<f8", 8, 4), ("<f4", 4, 8)):
-        for offset in range(width):
+    for kind, width, least in (("<f8", 8, 4), ("<f4", 4, 8), (">f8", 8, 4), (">f4", 4, 8)):
+        for offset in range(min(width, max(0, len(data) - width + 1))):
             numbers = np.frombuffer(data, kind, count=(len(data) - offset) // width, offset=offset)
             with np.errstate(all="ignore"):
                 size = np.abs(numbers)
@@ -54,7 +54,7 @@ def _memory(data: bytes) -> Iterator[tuple[str, str]]:
             for start, stop in _runs(likely, least):
                 run = numbers[start:stop]
                 if np.count_nonzero(run) * 2 >= len(run):
-                    yield f"numbers at byte {offset + start * width}", lines(run)
+                    yield f"numbers at byte {offset + start * width}", lines(run.astype(kind.replace(">", "<")))
 
 
 def _runs(flags: Any, least: int) -> Iterator[tuple[int, int]]:

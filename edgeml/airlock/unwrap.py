@@ -214,6 +214,7 @@ OPENERS: dict[str, Callable[[bytes, _Room], _Members]] = {
     "zip": _zip,
     "tar": _tar,
     "gzip": _gzip,
+    "zlib": _stream(zlib.decompressobj),
     "bz2": _stream(bz2.BZ2Decompressor),
     "xz": _stream(lzma.LZMADecompressor),
 }

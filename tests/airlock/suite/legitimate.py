@@ -121,7 +121,7 @@ MODELS: dict[str, tuple[models.Factory, str]] = {
     ),
     "large_perceptron": (
         lambda t: make_pipeline(
-            StandardScaler(), MLPRegressor(hidden_layer_sizes=(300, 300), max_iter=3, random_state=1)
+            StandardScaler(), MLPRegressor(hidden_layer_sizes=(256, 256), max_iter=3, random_state=1)
         ),
         "amount",
     ),
