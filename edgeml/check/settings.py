@@ -46,6 +46,7 @@ RULES = (KEY, PLACEHOLDER, NOT_READY)
 KEYS: dict[str, dict[str, type]] = {
     "storage": {"account_url": str, "account_name": str, "container": str, "ca_bundle": str, "port": int},
     "registry": {"tracking_uri": str, "model": str},
+    "airlock": {"public_keys": list},
 }
 SECRETS: dict[str, tuple[str, ...]] = {"storage": ("account_key", "sas_token")}
 READY = {"azure": (("storage", "account_url"), ("registry", "tracking_uri"))}

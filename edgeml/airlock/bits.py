@@ -1,0 +1,66 @@
+"""How much it tells that a number which wants to leave fits a private cell, in bits.
+
+A cell tells -log2 of the chance that an unrelated number fits it as well. Rows need the evidence that singles them out
+of all rows and of all places where they could stand, and a margin: legitimate text stays below 15 bits, a single row
+of a few columns is at 100 to 350.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from edgeml.airlock.private import Private
+from edgeml.airlock.profile import BINS, Numbers
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+RUN, WINDOW = 20.0, 30.0  # bits: cells in the order of the columns, and cells in any order
+TENSOR = 60.0
+OCCUPIED = 0.2  # share of a column's lattice from which on any number of its range is likely to be someone's
+_BITS_PER_DIGIT = math.log2(10)
+
+
+def numeric(private: Private) -> list[str]:
+    """The columns of numbers in order, booleans too: they are printed as numbers or as true and false."""
+    return [column.name for column in private.columns.values() if column.kind in ("number", "boolean")]
+
+
+def chance(column: Numbers, value: NDArray[np.float64], half: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The chance that a number like those of the column, or any of its range, lies within `half` of `value`."""
+    import numpy as np
+
+    span = column.high - column.low
+    if span <= 0 or not column.count:
+        return np.ones(len(value))
+    half = np.maximum(half, column.lattice / 2)
+    ends = np.concatenate([[0.0], np.cumsum(column.shares)])
+    mass = _below(ends, (value + half - column.low) * (BINS / span))
+    mass -= _below(ends, (value - half - column.low) * (BINS / span))
+    for atom, weight in zip(column.atoms.tolist(), column.weights.tolist(), strict=True):
+        mass = np.maximum(mass, np.where(np.abs(value - atom) <= half, weight, 0.0))
+    return np.asarray(np.clip(np.maximum(mass, 2 * half / span), 1e-12, 1.0))
+
+
+def evidence(
+    column: Numbers, value: NDArray[np.float64], half: NDArray[np.float64], digits: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Bits by number, if it fits a cell: no more than the column's levels or the printed digits can tell apart."""
+    import numpy as np
+
+    if column.levels < 2:
+        return np.zeros(len(value))
+    most = math.log2(column.levels) + 4
+    bits = -np.log2(chance(column, value, half))
+    return np.asarray(np.minimum(np.minimum(bits, most), digits * _BITS_PER_DIGIT + 1))
+
+
+def _below(ends: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The share of values below points, which are given in steps of the column's range."""
+    import numpy as np
+
+    points = np.clip(points, 0, BINS - 1e-9)
+    step = points.astype(np.int64)
+    return np.asarray(ends[step] + (points - step) * (ends[step + 1] - ends[step]))

@@ -1,0 +1,361 @@
+"""Statistics that tell of single rows: the rules of output checking, over JSON and the tables that people print.
+
+The defaults follow what research data centres publish: ten contributors behind every number (the rule of ten of
+ABS DataLab; acro 1.0 has the same threshold, sdcLog takes five), two contributors with no more than 90 % of a total
+(acro; sdcLog 85 %), ten degrees of freedom of a model (ABS DataLab, acro). k is the data contract's.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from edgeml.airlock import bits
+from edgeml.airlock.cells import Lookup
+from edgeml.airlock.finding import Artifact, Finding, Rule
+from edgeml.airlock.private import Private
+from edgeml.airlock.profile import Numbers
+from edgeml.airlock.words import COMMON
+
+DOMINANCE = 0.9  # of a total, held by the two largest: acro; sdcLog takes 0.85
+DEGREES_OF_FREEDOM = 10  # ABS DataLab, acro
+POINTS = 101  # of a curve; a full one has a threshold for every row's score
+_COARSE = 200  # parts of a column's range: what is told more coarsely is rounded
+_LIKELY = 0.05  # rows that would fit a quantile by chance, for one that fits it to be the one
+PER_ROW = 30  # elements from which on a list as long as the table is taken to have one for each row
+
+COUNT = Rule(
+    "small-count",
+    "content",
+    "A count from 1 to k-1",
+    "Few contributors can be told apart by who knows some of them; the differences of two tables name the rest.",
+)
+PER_RECORD = Rule(
+    "per-record-output",
+    "content",
+    "A list with one element for each row",
+    "Predictions, scores or residuals of single rows tell whether and as what each of them is in the table.",
+    waivable=False,
+)
+EXTREME = Rule(
+    "extreme-of-individuals",
+    "content",
+    "A minimum, maximum or quantile that fewer than k rows share",
+    "Order statistics are the values of single rows.",
+)
+DOMINATED = Rule(
+    "dominated-total",
+    "content",
+    "A total that one or two contributors make up",
+    "Who knows the total knows the largest contributor within a few percent.",
+)
+FREEDOM = Rule(
+    "degrees-of-freedom",
+    "content",
+    "A fit with fewer than ten residual degrees of freedom",
+    "A model with almost as many parameters as rows can be solved for the rows.",
+)
+CURVE = Rule(
+    "full-curve",
+    "content",
+    "A ROC or precision-recall curve at every row's score",
+    "The thresholds of a full curve are the scores of single rows, its steps their classes.",
+)
+RULES = (COUNT, PER_RECORD, EXTREME, DOMINATED, FREEDOM, CURVE)
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+_COUNTS = _set("count counts n nobs support freq frequency frequencies histogram tp fp tn fn cases")
+_ROWS = _set(
+    "rows samples patients persons people records observations positives negatives positive negative cases members "
+    "subjects customers individuals missing nulls null"
+)
+_NO_ROWS = _set(
+    "min max leaf split job jobs estimators splits features feature components layers layer classes class epochs "
+    "epoch error errors warning warnings retry retries attempt attempts step steps iteration iterations iter worker "
+    "workers core cores gpu gpus thread threads column columns fold folds file files batch batches model models "
+    "tokens version trees tree leaves nodes node bins bin inputs outputs input output parameters parameter neighbors "
+    "clusters bootstraps bootstrap repeats seeds points cpu cpus k degree categories cached skipped levels rate ratio "
+    "fraction share"
+)
+_EXTREMES = _set("min max minimum maximum smallest largest lowest highest low high range bounds")
+_QUANTILES = _set("median quantile quantiles percentile percentiles quartile quartiles q1 q3 edges")
+_PERCENT = re.compile(r"[0-9]{1,2}(\.[0-9]+)?%|p[0-9]{1,2}|q[0-9]{1,2}")
+_RECORD_WORDS = _set("predictions predicted probabilities proba probas residuals shap")
+_RECORD_KEYS = re.compile(r"(y_?(true|pred|score|prob|proba|hat))s?|(row|record|patient|sample)_?(ids?|index|indices)")
+_CURVES = _set("roc thresholds fpr tpr precision recall pr")
+_FREEDOMS = re.compile(r"(residual_)?(dof|df|degrees_of_freedom)(_resid(ual)?)?")
+_LABELS = re.compile(r"\s*(min|max|[0-9]{1,2}(?:\.[0-9]+)?%)\s")
+_NUMBER = re.compile(r"[-+]?[0-9]+(?:\.([0-9]+))?(?:[eE]([-+]?[0-9]+))?")
+
+
+class _Number(float):
+    """A number with half of the unit of its last printed digit."""
+
+    half: float
+
+    @classmethod
+    def read(cls, text: str) -> _Number:
+        number = cls(text)
+        match = _NUMBER.fullmatch(text)
+        decimals, power = (len(match[1] or ""), int(match[2] or 0)) if match else (0, 0)
+        number.half = max(0.5 * 10.0 ** max(-300, min(300, power - decimals)) * (1 + 1e-9), abs(number) * 6.1e-8)
+        return number
+
+
+class _Value(NamedTuple):
+    path: tuple[str, ...]
+    value: Any
+
+
+class _Asked(NamedTuple):
+    """A number whose rows must be counted before it is known to be anyone's."""
+
+    file: str
+    place: str
+    column: str
+    number: _Number
+    extreme: bool
+
+
+def check(artifacts: Sequence[Artifact], private: Private) -> list[Finding]:
+    """The findings in all JSON (also one document a line) and in printed tables; one pass over `private` at most."""
+    findings: list[Finding] = []
+    asked: list[_Asked] = []
+    names = _Names(private)
+    for artifact in artifacts:
+        text = artifact.data.decode("utf-8", "replace")
+        document = _document(text)
+        if document is None:
+            asked += _printed(artifact.name, text, names)
+            continue
+        found: dict[tuple[str, str], Finding] = {}
+        for value in _walk((), document):
+            for finding in _rules(artifact.name, value, private, names):
+                known = found.setdefault((finding.rule, finding.place), finding)
+                if known is not finding:
+                    found[finding.rule, finding.place] = known._replace(cells=known.cells + 1)
+            asked += _questions(artifact.name, value, names)
+        findings += found.values()
+    return findings + _answered(asked, private)
+
+
+class _Names:
+    """The private columns of numbers by the words of their names, and which keys may be told."""
+
+    def __init__(self, private: Private) -> None:
+        self.private = private
+        self._columns = {_words(name): name for name in bits.numeric(private) if not private.columns[name].public}
+        self._safe = COMMON | {word for name in private.columns for word in _words(name)} | _COUNTS | _ROWS | _NO_ROWS
+
+    def column(self, words: tuple[str, ...]) -> str:
+        """The column whose name is the longest part of these words; "" where none is."""
+        best: tuple[str, ...] = ()
+        for name in self._columns:
+            size = len(name)
+            if size > len(best) and any(words[at : at + size] == name for at in range(len(words) - size + 1)):
+                best = name
+        return self._columns.get(best, "")
+
+    def place(self, path: Sequence[str]) -> str:
+        """A JSON path that tells no key which could be a private value, and no index of a list."""
+        told = [part if part == "[]" or all(word in self._safe for word in _words(part)) else "*" for part in path]
+        return ".".join(["$", *told])
+
+
+def _document(text: str) -> Any:
+    """The JSON document, or the list of those on each line; None where it is neither."""
+    start = text.lstrip()[:1]
+    if start not in ("{", "["):
+        return None
+    read: Any = {"parse_float": _Number.read, "parse_int": _Number.read, "parse_constant": lambda _: None}
+    try:
+        return json.loads(text, **read)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return [json.loads(line, **read) for line in text.splitlines() if line.strip()]
+    except (ValueError, RecursionError):
+        return None
+
+
+def _walk(path: tuple[str, ...], value: Any) -> Iterator[_Value]:
+    """Every value with its keys; a stack, because documents may be deep."""
+    stack = [_Value(path, value)]
+    while stack:
+        item = stack.pop()
+        yield item
+        if isinstance(item.value, dict):
+            stack += [_Value((*item.path, key), child) for key, child in item.value.items()]
+        elif isinstance(item.value, list):
+            inner = (*item.path, "[]")
+            stack += [_Value(inner, child) for child in item.value]
+
+
+def _words(key: str) -> tuple[str, ...]:
+    split = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", key)
+    return tuple(re.findall(r"[^\W_]+", split.lower()))
+
+
+def _keys(path: Sequence[str]) -> list[str]:
+    return [part for part in path if part != "[]"]
+
+
+def _rules(file: str, item: _Value, private: Private, names: _Names) -> Iterator[Finding]:
+    place = names.place(item.path)
+    if isinstance(item.value, list | dict):
+        yield from _long(file, place, item, private)
+    if isinstance(item.value, dict):
+        yield from _dominance(file, place, item.value)
+    if isinstance(item.value, _Number):
+        yield from _small(file, place, item, private.contract.k)
+
+
+def _small(file: str, place: str, item: _Value, k: int) -> Iterator[Finding]:
+    value, keys = float(item.value), _keys(item.path)
+    last = keys[-1] if keys else ""
+    if _FREEDOMS.fullmatch(last.lower()) and 0 <= value < DEGREES_OF_FREEDOM:
+        message = f"the fit has fewer than {DEGREES_OF_FREEDOM} residual degrees of freedom"
+        yield Finding(FREEDOM.id, file, place, message, "fit fewer parameters or more rows")
+    holders = keys if item.path[-1:] == ("[]",) else keys[:-1]
+    counted = _counts(last) or (any(map(_holds_counts, holders)) and not _other(last))
+    if 0 < value < k and value == int(value) and counted:
+        message = f"a count of 1 to {k - 1} rows stands here"
+        fix = f"merge or leave out groups of fewer than {k}, or round counts to a multiple of five"
+        yield Finding(COUNT.id, file, place, message, fix, cells=1)
+
+
+def _counts(key: str) -> bool:
+    words = set(_words(key))
+    if words & _NO_ROWS:
+        return False
+    return bool(words & _COUNTS) or (
+        bool(words & _ROWS) and bool(words & {"num", "number", "total"} or len(words) == 1)
+    )
+
+
+def _other(key: str) -> bool:
+    """Whether a key inside of counts is no count itself."""
+    return bool(set(_words(key)) & (_NO_ROWS | _EXTREMES | {"precision", "recall", "f1", "score", "mean", "std"}))
+
+
+def _holds_counts(key: str) -> bool:
+    words = set(_words(key))
+    return "confusion" in words or (bool(words & {"counts", "histogram", "frequencies"}) and not words & _NO_ROWS)
+
+
+def _long(file: str, place: str, item: _Value, private: Private) -> Iterator[Finding]:
+    size, keys = len(item.value), _keys(item.path)
+    sizes = {table.rows for table in private.tables} | {private.rows}
+    last = keys[-1].lower() if keys else ""
+    named = bool(_RECORD_KEYS.fullmatch(last)) or (set(_words(last)) & _RECORD_WORDS and isinstance(item.value, list))
+    flat = isinstance(item.value, list) and all(not isinstance(child, list | dict) for child in item.value[:3])
+    if size >= PER_ROW and (size in sizes or (named and flat)):
+        message = "a list stands here that has one element for each row"
+        yield Finding(PER_RECORD.id, file, place, message, "give statistics over groups of rows instead", rows=size)
+        return
+    curve = isinstance(item.value, list) and any(set(_words(key)) & _CURVES for key in keys)
+    if curve and (size > POINTS or size > max(51, private.rows / 5)):
+        message = f"a curve of more than {min(POINTS, size - 1)} points stands here"
+        yield Finding(CURVE.id, file, place, message, f"give it at {POINTS} evenly spaced points or fewer", cells=size)
+
+
+def _dominance(file: str, place: str, group: dict[str, Any]) -> Iterator[Finding]:
+    """A group that gives its total and its largest contributor (or its two largest)."""
+    numbers = {_words(key): float(value) for key, value in group.items() if isinstance(value, _Number)}
+    total = next((value for words, value in numbers.items() if set(words) & {"sum", "total"} and value > 0), None)
+    if total is None:
+        return
+    largest = [value for words, value in numbers.items() if set(words) & {"max", "maximum", "largest", "second"}]
+    if largest and DOMINANCE <= sum(sorted(largest)[-2:]) / total <= 1:
+        message = f"one or two contributors make up {DOMINANCE:.0%} of a total or more"
+        yield Finding(DOMINATED.id, file, place, message, "merge the group with others or leave its total out")
+
+
+def _questions(file: str, item: _Value, names: _Names) -> Iterator[_Asked]:
+    """Whether a number is named as an extreme or a quantile of a private column."""
+    if not isinstance(item.value, _Number):
+        return
+    keys = _keys(item.path)
+    words = tuple(word for key in keys for word in _words(key))
+    extreme = bool(set(words) & _EXTREMES)
+    if not extreme and not set(words) & _QUANTILES and not any(_PERCENT.fullmatch(key) for key in keys):
+        return
+    column = names.column(words)
+    if column:
+        yield _Asked(file, names.place(item.path), column, item.value, extreme)
+
+
+def _printed(file: str, text: str, names: _Names) -> Iterator[_Asked]:
+    """The minima, maxima and quantiles of a table as `describe()` prints it: columns beside each other."""
+    header: list[str] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if len(line) > 100_000:
+            continue
+        label = _LABELS.match(line)
+        if label is None:
+            parts = re.split(r"[\s,|;]+", line.strip(" |,;\t"))
+            if any(names.column(_words(part)) for part in parts):
+                header = parts
+            continue
+        cells = re.split(r"[\s,|;]+", line[label.end() :].strip(" |,;\t"))
+        if len(cells) != len(header) or not all(_NUMBER.fullmatch(cell) for cell in cells):
+            continue
+        for name, cell in zip(header, cells, strict=True):
+            column = names.column(_words(name))
+            if column:
+                yield _Asked(file, f"line {number}", column, _Number.read(cell), label[1] in ("min", "max"))
+
+
+def _answered(asked: Sequence[_Asked], private: Private) -> list[Finding]:
+    """The numbers that are values of fewer than k rows; a bound that the data contract declares is no one's."""
+    import numpy as np
+
+    k, columns = private.contract.k, private.contract.columns
+    open_ = [
+        one
+        for one in asked
+        if one.column not in columns or float(one.number) not in (columns[one.column].min, columns[one.column].max)
+    ]
+    if not open_:
+        return []
+    by_column: dict[str, list[_Asked]] = {}
+    for one in open_:
+        by_column.setdefault(one.column, []).append(one)
+    numbers = {
+        name: (np.array([float(one.number) for one in ones]), np.array([one.number.half for one in ones]))
+        for name, ones in by_column.items()
+    }
+    lookup = Lookup(private, numbers)
+    for batch in private.batches(sorted(numbers)):
+        lookup.feed(batch)
+    found: dict[tuple[str, str, str], Finding] = {}
+    for name, ones in by_column.items():
+        chance = bits.chance(private.profile.numbers[name], *numbers[name]) * private.rows
+        for one, rows, likely in zip(ones, lookup.counts(name).tolist(), chance.tolist(), strict=True):
+            # A quantile that is printed coarsely fits some rows anyhow; a minimum or maximum is some row's.
+            exact = one.extreme and _exact(private.profile.numbers[name], one.number)
+            if 0 < rows < k and (exact or likely <= _LIKELY):
+                message = f"a minimum, maximum or quantile of {name} is the value of fewer than {k} rows"
+                fix = f"round it until {k} rows or more share it, or give mean and standard deviation"
+                finding = Finding(EXTREME.id, one.file, one.place, message, fix, name, rows, 1)
+                found.setdefault((one.file, one.place, name), finding)
+    return list(found.values())
+
+
+def _exact(column: Numbers, number: _Number) -> bool:
+    """Whether a number is a column's end, or is told as finely as the column is measured, which singles rows out.
+
+    A whole number that ends in zeros is rounded to as many places.
+    """
+    if min(abs(number - column.low), abs(number - column.high)) <= column.lattice / 4:
+        return True
+    half = number.half
+    while half >= 0.5 and number and round(number) % round(20 * half) == 0:
+        half *= 10
+    return half <= max(column.lattice * 0.75, (column.high - column.low) / _COARSE)

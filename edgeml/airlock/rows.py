@@ -1,0 +1,277 @@
+"""Private rows recognised among numbers: cells in the order of the columns, however they were printed.
+
+The numbers that want to leave are the index. Every cell of a column falls into one of a few buckets, and the buckets
+of some neighbouring columns make a key; what a batch of private rows has in common with the index is then compared
+number by number. Rows that are recognised are told by how many they are and by their evidence in bits.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from edgeml.airlock import bits
+from edgeml.airlock.corpus import Corpus
+from edgeml.airlock.finding import Finding, Rule
+from edgeml.airlock.join import ranges
+from edgeml.airlock.private import Private
+from edgeml.airlock.profile import Numbers, as_numbers
+from edgeml.airlock.streams import Stream, streams
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+ROWS = Rule(
+    "private-rows",
+    "content",
+    "Rows of the private table, at any precision",
+    "Numbers that follow one another as the cells of a private row do, too well for chance, are that row.",
+    waivable=False,
+)
+RULES = (ROWS,)
+_STEPS = 1 << 14
+_FINEST = (1024, 256, 64, 16, 4, 2)
+_SPARE = 8.0  # bits by which a key is more selective than the numbers are many
+_WIDEST = 8  # columns of a key
+_COMBINATIONS = 64  # of buckets that one key's numbers may stand for
+_WAITING = 1 << 18  # rows that share a key with the numbers
+_HITS = 1 << 16
+
+
+class _Key(NamedTuple):
+    """Numbers by the buckets of some neighbouring columns."""
+
+    first: int
+    columns: tuple[int, ...]
+    codes: NDArray[np.uint32]
+    places: NDArray[np.int32]
+    upper: NDArray[np.bool_]
+    lower: NDArray[np.bool_]
+    shift: np.uint32
+    mask: np.uint32
+
+
+class Rows:
+    """The examiner of rows of numbers."""
+
+    def __init__(self, corpus: Corpus, private: Private, names: list[str] | None = None) -> None:
+        import numpy as np
+
+        self._corpus, self._private = corpus, private
+        self._names = bits.numeric(private) if names is None else names
+        self._columns = [private.profile.numbers[name] for name in self._names]
+        self._public = np.array([private.columns[name].public for name in self._names], dtype=bool)
+        self._keys: list[_Key] = []
+        self._size = 0
+        self._found: dict[int, tuple[float, int, set[int]]] = {}
+        self._fed = 0
+        self.strongest = -math.inf
+        if len(self._columns) < 3 or not len(corpus.tokens.numbers.at):
+            return
+        self._stream = streams(corpus, self._names)
+        self._cost = math.log2(max(2, private.rows)) + math.log2(max(2, len(self._stream.value)))
+        self._scales = [_STEPS / (column.high - column.low or 1.0) for column in self._columns]
+        self._buckets = [_buckets(column, self._stream) for column in self._columns]
+        self._index()
+        self._waiting: list[list[tuple[NDArray[np.uint32], NDArray[np.float64]]]] = [[] for _ in self._keys]
+
+    def feed(self, batch: Any) -> None:
+        """Compare a batch of rows with all numbers."""
+        import numpy as np
+
+        if not self._keys:
+            return
+        cells = [as_numbers(batch[name]) for name in self._names]
+        with np.errstate(invalid="ignore"):
+            mixed = [self._bucket_of(index, values) for index, values in enumerate(cells)]
+        for number, key in enumerate(self._keys):
+            codes = _mix([mixed[column] for column in key.columns])
+            rows = np.flatnonzero(key.upper.take(codes >> key.shift))
+            rows = rows[key.lower.take(codes[rows] & key.mask)]
+            if len(rows):
+                told = np.stack([*(column[rows] for column in cells), rows + float(self._fed)])
+                self._waiting[number].append((codes[rows], told))
+                self._size += len(rows)
+        self._fed += batch.num_rows
+        if self._size > _WAITING:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Find where the rows that wait would stand, and compare them: few rows, so each key's numbers are gone
+        through once and need no order."""
+        import numpy as np
+
+        for key, waiting in zip(self._keys, self._waiting, strict=True):
+            if not waiting:
+                continue
+            codes = np.concatenate([codes for codes, _ in waiting])
+            cells = np.concatenate([part for _, part in waiting], axis=1)
+            waiting.clear()
+            order = np.argsort(codes)
+            codes, cells = codes[order], cells[:, order]
+            sieve = np.zeros(1 << 20, dtype=bool)
+            sieve[codes >> np.uint32(12)] = True
+            numbers = np.flatnonzero(sieve.take(key.codes >> np.uint32(12)))
+            begin = np.searchsorted(codes, key.codes[numbers], "left")
+            many = np.searchsorted(codes, key.codes[numbers], "right") - begin
+            for start in range(0, len(numbers), _HITS):
+                part = slice(start, start + _HITS)
+                rows = np.repeat(begin[part], many[part]) + ranges(many[part])
+                starts = np.repeat(key.places[numbers[part]].astype(np.int64) - key.first, many[part])
+                for low in range(0, len(rows), _HITS):
+                    self._score(cells, rows[low : low + _HITS], starts[low : low + _HITS])
+        self._size = 0
+
+    def findings(self) -> list[Finding]:
+        """One finding for each file, with the strongest row's place and evidence."""
+        if self._size:
+            self._flush()
+        k = self._private.contract.k
+        best: dict[str, Finding] = {}
+        for at, (score, cells, alike) in sorted(self._found.items()):
+            if len(alike) >= k:
+                continue
+            file, place = self._corpus.where(at)
+            known = best.get(file)
+            if known is None:
+                message = "numbers stand here that follow one another as the cells of a private row do"
+                fix = "leave the rows out; a statistic over k rows or more may leave"
+                best[file] = Finding(ROWS.id, file, place, message, fix, rows=1, cells=cells, bits=round(score, 1))
+            elif score > known.bits:
+                best[file] = known._replace(place=place, rows=known.rows + 1, cells=cells, bits=round(score, 1))
+            else:
+                best[file] = known._replace(rows=known.rows + 1)
+        return list(best.values())
+
+    def _bucket_of(self, index: int, values: NDArray[np.float64]) -> NDArray[np.uint32]:
+        import numpy as np
+
+        steps = ((values - self._columns[index].low) * self._scales[index]).astype(np.int32)
+        return self._buckets[index].table.take(steps, mode="clip")
+
+    def _index(self) -> None:
+        target = math.log2(len(self._stream.value) + 2) + _SPARE
+        for first in range(len(self._columns)):
+            columns, size = [], 0.0
+            for column in range(first, min(first + _WIDEST, len(self._columns))):
+                columns.append(column)
+                size += 0.0 if self._public[column] else math.log2(self._buckets[column].size)
+                if len(columns) >= 3 and size >= target:
+                    break
+            if len(columns) < 3 or (self._keys and size < target):
+                break  # what is left of the columns is the end of an earlier key
+            key = self._key(first, columns)
+            if len(key.codes):
+                self._keys.append(key)
+
+    def _key(self, first: int, columns: list[int]) -> _Key:
+        import numpy as np
+
+        size = max(0, len(self._stream.value) - len(columns) + 1)
+        total = np.ones(size, dtype=np.int64)
+        for at, column in enumerate(columns):
+            many = self._buckets[column].many[at : at + size]
+            total = np.where(total > _COMBINATIONS, total, total * many)
+        places = np.flatnonzero((total > 0) & (total <= _COMBINATIONS))
+        total = total[places]
+        which = np.repeat(np.arange(len(places)), total)
+        rest = ranges(total)
+        parts = []
+        for at, column in enumerate(columns):
+            bucket = self._buckets[column]
+            token = places[which] + at
+            many = bucket.many[token]
+            parts.append(bucket.low[token] + (rest % many).astype(np.uint32))
+            rest //= many
+        codes = _mix([part.astype(np.uint32) for part in parts])
+        width = min(23, max(10, (8 * len(codes)).bit_length()))
+        shift, mask = np.uint32(32 - width), np.uint32((1 << width) - 1)
+        upper, lower = np.zeros(1 << width, dtype=bool), np.zeros(1 << width, dtype=bool)
+        upper[codes >> shift] = True
+        lower[codes & mask] = True
+        return _Key(first, tuple(columns), codes, places[which].astype(np.int32), upper, lower, shift, mask)
+
+    def _score(self, cells: NDArray[np.float64], rows: NDArray[np.int64], starts: NDArray[np.int64]) -> None:
+        """The evidence of each row standing with its first column at a start: the best stretch of fitting cells."""
+        import numpy as np
+
+        stream, last = self._stream, len(self._stream.value) - 1
+        total, best = np.zeros(len(rows)), np.zeros(len(rows))
+        count, most, first = np.zeros(len(rows), int), np.zeros(len(rows), int), np.zeros(len(rows), int)
+        begin = np.zeros(len(rows), int)
+        for index, column in enumerate(self._columns):
+            token = starts + index
+            inside = (token >= 0) & (token <= last)
+            token = np.clip(token, 0, last)
+            cell, value, half = cells[index][rows], stream.value[token], stream.half[token]
+            fits = inside & (np.abs(cell - value) <= half)
+            # A cell that was left out of a named record, and a null where the row has one, tell nothing either way.
+            absent = inside & np.isnan(value) & (np.isnan(cell) | (stream.at[token] < 0)) & (total > 0)
+            told = np.zeros(len(rows))
+            if not self._public[index]:
+                told[fits] = bits.evidence(column, value[fits], half[fits], stream.digits[token[fits]])
+            going = fits | absent
+            begin = np.where(total > 0, begin, token)
+            total = np.where(going, total + told, 0.0)
+            count = np.where(going, count + fits, 0)
+            better = total > best
+            best, most = np.where(better, total, best), np.where(better, count, most)
+            first = np.where(better, begin, first)
+        score, k = best - self._cost, self._private.contract.k
+        self.strongest = max(self.strongest, float(score.max(initial=-math.inf)))
+        for index in np.flatnonzero((score >= bits.RUN) & (most >= 3)).tolist():
+            at = int(stream.at[first[index]])
+            sure, row = float(score[index]), int(cells[-1][rows[index]])
+            known = self._found.get(at)
+            if known is None or sure > known[0] + 1e-6:
+                self._found[at] = (sure, int(most[index]), {row})
+            elif sure >= known[0] - 1e-6 and len(known[2]) < k:
+                known[2].add(row)
+
+
+class _Buckets(NamedTuple):
+    """How a column's values fall into buckets: by step of its range, and for every number the lowest and how many."""
+
+    size: int
+    table: NDArray[np.uint32]
+    low: NDArray[np.uint32]
+    many: NDArray[np.int64]
+
+
+def _buckets(column: Numbers, stream: Stream) -> _Buckets:
+    """As fine as most of the numbers in the column's range are printed; half by share of rows, half by range."""
+    import numpy as np
+
+    steps = (np.arange(_STEPS) + 0.5) / _STEPS
+    share = np.interp(steps, np.linspace(0, 1, len(column.shares) + 1), np.append(0.0, np.cumsum(column.shares)))
+    place = np.clip((share + steps) / 2, 0, 1 - 1e-9)
+    span = column.high - column.low or 1.0
+    # In units of the range; in float32, which is twice as fast and errs by less than the slack that is added.
+    value = np.clip((stream.value - column.low) / span, -9.0, 9.0).astype(np.float32)
+    half = np.clip(stream.half / span, 0.0, 9.0).astype(np.float32) + np.float32(1e-6)
+    gone = np.isnan(value) | np.isnan(half)
+    value[gone], half[gone] = np.float32(99.0), np.float32(0.0)
+    low, high = value - half, value + half
+    inside = (high >= 0) & (low <= 1)
+    ends = [np.clip(end * _STEPS, 0, _STEPS - 1).astype(np.int32) for end in (low, high)]
+    narrow = inside & (high - low < 1 / 8)
+    finest = _FINEST if column.levels > 2 else (2,)
+    for count in finest:
+        table = (place * count).astype(np.uint32)
+        first, last = table[ends[0]], table[ends[1]]
+        many = last.astype(np.int64) - first + 1
+        if count == finest[-1] or np.count_nonzero(many[narrow] > 2) <= len(many[narrow]) / 8:
+            break
+    return _Buckets(count, table, first, np.where(inside, many, 0))
+
+
+def _mix(parts: list[NDArray[np.uint32]]) -> NDArray[np.uint32]:
+    import numpy as np
+
+    code = parts[0].copy()
+    for part in parts[1:]:
+        code *= np.uint32(1031)
+        code += part
+    code *= np.uint32(0x9E3779B1)
+    return code

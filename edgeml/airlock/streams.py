@@ -1,0 +1,162 @@
+"""The orders in which numbers of a text may hold a row.
+
+A row is printed along a line, down the lines or across lists of equal length (column by column), spread over the
+values of one key, or as named values in any order; each order is a stream in which the cells of a row follow one
+another as the columns do. Streams lie one after the other in one run of numbers, with gaps that nothing fits.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from edgeml.airlock.corpus import Corpus
+from edgeml.airlock.tokens import Numbers, encoded, grams, words_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_MOST = 6_000_000  # numbers in all streams
+_LONGEST_NAME = 6  # words
+
+
+class Stream(NamedTuple):
+    """Numbers in all orders. `at` is the place of each in the corpus, -1 for a gap or an absent cell.
+
+    A null has a place but NaN for a value.
+    """
+
+    value: NDArray[np.float64]
+    half: NDArray[np.float64]
+    digits: NDArray[np.int64]
+    at: NDArray[np.int64]
+
+
+def streams(corpus: Corpus, columns: list[str]) -> Stream:
+    """All orders of the corpus' numbers, for a table with these columns of numbers."""
+    import numpy as np
+
+    numbers = corpus.tokens.numbers
+    orders = [(reading, _gaps(corpus.which(reading.at))) for reading in (numbers, *corpus.tokens.others)]
+    if len(numbers.at):
+        text = corpus.which(numbers.at)
+        raw = np.frombuffer(corpus.data, dtype=np.uint8)
+        brackets = np.flatnonzero((raw == 91) | (raw == 93))
+        named = named_columns(corpus, columns)
+        units = [np.searchsorted(ends, numbers.at, "left") for ends in (corpus.tokens.lines, brackets) if len(ends)]
+        orders += [(numbers, _down(text, unit)) for unit in units]
+        orders.append((numbers, _by_key(corpus, text, named)))
+        orders.append((numbers, _named(text, named, len(columns))))
+    parts: list[Stream] = []
+    size = 0
+    for reading, order in orders:
+        size += len(order)
+        if size > _MOST and parts:
+            break
+        parts.append(_taken(reading, order))
+    return Stream(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def named_columns(corpus: Corpus, columns: list[str], after: int = 0) -> NDArray[np.int64]:
+    """For every number the column whose name ends its key, up to `after` words earlier; -1 where none does."""
+    import numpy as np
+
+    words, key = corpus.tokens.words, corpus.tokens.numbers.key
+    named = np.full(len(key), -1, dtype=np.int64)
+    length = np.zeros(len(key), dtype=np.int64)
+    by_size: dict[int, list[tuple[int, int]]] = {}
+    for index, name in enumerate(columns):
+        parts = words_of(encoded(name))
+        size = len(parts.hash)
+        if 0 < size <= _LONGEST_NAME:
+            code = grams(parts._replace(joined=np.ones(size, dtype=bool)), size)[0]
+            by_size.setdefault(size, []).append((int(code[0]), index))
+    if not by_size or not len(words.hash):
+        return named
+    for size, names in by_size.items():
+        codes, firsts = grams(words, size)
+        at_word = np.zeros(len(words.hash), dtype=np.uint64)
+        at_word[firsts + size - 1] = codes
+        word = key
+        for step in range(after + 1):
+            if step:
+                word = np.where((word > 0) & words.joined[word - 1], word - 1, -1)
+            keyed = np.where(word >= 0, at_word[word], 0)
+            for name_code, index in names:
+                hit = (keyed == np.uint64(name_code)) & (length < size)
+                named[hit], length[hit] = index, size
+    return named
+
+
+def _taken(numbers: Numbers, order: NDArray[np.int64]) -> Stream:
+    import numpy as np
+
+    gap = order < 0
+    index = np.where(gap, 0, order)
+    if not len(numbers.at):
+        index = order[:0]
+        gap = gap[:0]
+    value = np.where(gap, np.nan, numbers.value[index])
+    half = np.where(gap, 0.0, numbers.half[index])
+    return Stream(value, half, numbers.digits[index], np.where(gap, -1, numbers.at[index]))
+
+
+def _gaps(group: NDArray[np.int64], index: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    """The indices (0, 1, … if none are given) with -1 after each group."""
+    import numpy as np
+
+    index = np.arange(len(group)) if index is None else index
+    last = np.flatnonzero(np.append(group[1:] != group[:-1], True)[: len(group)]) + 1
+    return np.insert(index, last, -1)
+
+
+def _down(text: NDArray[np.int64], unit: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The first numbers of all units (lines, lists) that have equally many, then their second ones, and so on."""
+    import numpy as np
+
+    begins = np.flatnonzero(np.append(True, (unit[1:] != unit[:-1]) | (text[1:] != text[:-1])))
+    many = np.diff(np.append(begins, len(unit)))
+    which = np.repeat(np.arange(len(begins)), many)
+    place = np.arange(len(unit)) - begins[which]
+    width = many[which]
+    alike = text * (int(width.max()) + 1) + width
+    _, inverse, units = np.unique(alike, return_inverse=True, return_counts=True)
+    kept = np.flatnonzero((width > 1) & (units[inverse] > 2 * width))  # three units at least
+    kept = kept[np.lexsort((kept, place[kept], alike[kept]))]
+    return _gaps(alike[kept], kept)
+
+
+def _by_key(corpus: Corpus, text: NDArray[np.int64], named: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The values of each key that names no column, in order: records that were written column by column."""
+    import numpy as np
+
+    key = corpus.tokens.numbers.key
+    kept = np.flatnonzero((key >= 0) & (named < 0))
+    code = corpus.tokens.words.hash[key[kept]]
+    _, group, many = np.unique(code, return_inverse=True, return_counts=True)
+    several = many[group] > 2
+    kept, group = kept[several], group[several]
+    group = group * (int(text.max(initial=0)) + 1) + text[kept]
+    order = np.lexsort((kept, group))
+    return _gaps(group[order], kept[order])
+
+
+def _named(text: NDArray[np.int64], named: NDArray[np.int64], width: int) -> NDArray[np.int64]:
+    """Records of named values, each as wide as the table; a record ends where a column comes again."""
+    import numpy as np
+
+    kept = np.flatnonzero(named >= 0)
+    column = named[kept]
+    record = np.zeros(len(kept), dtype=np.int64)
+    number, seen, last = 0, 0, -1
+    for at, (name, where) in enumerate(zip(column.tolist(), text[kept].tolist(), strict=True)):
+        if seen >> name & 1 or where != last:
+            number, seen, last = number + 1, 0, where
+        seen |= 1 << name
+        record[at] = number
+    several = np.bincount(record, minlength=1)[record] > 2
+    kept, column, record = kept[several], column[several], record[several]
+    _, record = np.unique(record, return_inverse=True)
+    slots = np.full((int(record.max(initial=-1)) + 1, width + 1), -1, dtype=np.int64)
+    slots[record, column] = kept
+    return slots.reshape(-1)
