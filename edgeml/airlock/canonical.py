@@ -26,14 +26,21 @@ UNUSED_ELEMENTS = 16  # skl2onnx leaves a short, unused list of classes in some 
 COMMENTARY = ["doc_string", "metadata_props", "denotation", "value_info", "quantization_annotation"]
 COMMENTARY += ["overload", "device_configurations"]
 MANTISSA_BITS = 10  # the least at which no model of ours changed by more than 1e-3, see docs/egress-gate.md
-EXACT_OPERATORS = frozenset(  # whose constant inputs decide or are subtracted
-    "Sub Less LessOrEqual Greater GreaterOrEqual Equal Where Clip Floor Round Cast Mod TreeEnsemble Gather ScatterND "
-    "QuantizeLinear DequantizeLinear QLinearMatMul QLinearConv QLinearAdd QGemm ArrayFeatureExtractor".split()
-)
-WEIGHTS = frozenset(  # the attributes that are weights
-    "coefficients intercepts scale class_weights target_weights leaf_weights base_values rho prob_a prob_b "
-    "class_weights_as_tensor target_weights_as_tensor base_values_as_tensor".split()
-)
+# whose constant inputs decide or are subtracted
+# fmt: off
+EXACT_OPERATORS = frozenset((
+    "Sub", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "Where", "Clip", "Floor", "Round", "Cast",
+    "Mod", "TreeEnsemble", "Gather", "ScatterND", "QuantizeLinear", "DequantizeLinear", "QLinearMatMul",
+    "QLinearConv", "QLinearAdd", "QGemm", "ArrayFeatureExtractor",
+))
+# fmt: on
+# the attributes that are weights
+# fmt: off
+WEIGHTS = frozenset((
+    "coefficients", "intercepts", "scale", "class_weights", "target_weights", "leaf_weights", "base_values", "rho",
+    "prob_a", "prob_b", "class_weights_as_tensor", "target_weights_as_tensor", "base_values_as_tensor",
+))
+# fmt: on
 FIELDS = {np.dtype("float16"): ("uint16", 10), np.dtype("float32"): ("uint32", 23), np.dtype("float64"): ("uint64", 52)}
 
 

@@ -114,7 +114,8 @@ def targets_of(batch: pa.RecordBatch, contract: Contract) -> np.ndarray[Any, Any
 
 
 def keys_of(batch: pa.RecordBatch, key: str) -> list[Any]:
-    found = {**numbers(batch), **strings(batch)}.get(key)
+    columns: dict[str, Any] = {**numbers(batch), **strings(batch)}
+    found = columns.get(key)
     return [None] * batch.num_rows if found is None else list(found)
 
 

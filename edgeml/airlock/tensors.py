@@ -49,6 +49,7 @@ NOT_NUMBERS = frozenset({"nodes_hitrates", "nodes_treeids", "nodes_nodeids", "no
 CONTINUOUS_BITS = {"float32": 20.0, "float16": 9.0, "bfloat16": 6.0}
 ULPS = {"float32": 1, "float16": 1 << 13, "bfloat16": 1 << 16}  # in units of float32's last place
 WINDOWS, GROUPS, PAIRS = 5_000, 200, 20_000
+PROOF = 1_000  # rows found in one form: no more are looked for
 SAMPLE = 20_000
 RECORD_ROWS = 200
 Array = np.ndarray[Any, Any]
@@ -258,8 +259,6 @@ class Tensors:
                 view = len(self.views)
                 self.views.append(View(number, reading))
                 self._suspect_view(space, view, bits, best, column)
-        # the groups with most evidence, if there are too many to follow
-        self.groups[space] = sorted(self.groups[space], key=lambda g: -g.keys.size)[: GROUPS * 4]
 
     def _suspect_view(self, space: str, view: int, bits: Array, best: Array, column: Array) -> None:
         where, width = self.views[view].where, len(self.columns)
@@ -351,6 +350,8 @@ class Tensors:
             hit = where[number] >= 0
             bits[number, hit] = self._bits(space, name)[where[number, hit]]
         for group in groups:
+            if len(self.hits.get(self.views[group.view].form, ())) >= PROOF:
+                continue
             three = where[list(group.columns)]
             full = np.flatnonzero((three >= 0).all(axis=0))
             if not full.size:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from conftest import verdicts
-from zoo import leaks, legitimate, regression_leaks, regression_legitimate
+from model_verdicts import verdicts
+from model_zoo import leaks, legitimate, regression_leaks, regression_legitimate
 
 from edgeml.airlock.finding import CONTENT
 from edgeml.airlock.models import RULES
@@ -63,7 +63,7 @@ def test_a_model_that_crashes_the_runtime_is_not_examined_and_harms_no_other() -
 
 
 def test_no_finding_holds_a_private_value() -> None:
-    from zoo import table
+    from model_zoo import table
 
     private = {str(text).casefold() for name in ("name", "patient_id") for text in table(300, 1).column(name)}
     for findings in verdicts("leaks", 300, 1).values():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -168,6 +170,17 @@ def ordinary(data: Table) -> Array:
     return data.matrix[((data.matrix >= low) & (data.matrix <= high)).all(axis=1)]
 
 
+def quantised(model: bytes) -> bytes:
+    """The model with its weights as int8."""
+    from onnxruntime.quantization import quantize_dynamic
+
+    with tempfile.TemporaryDirectory() as folder:
+        before, after = Path(folder, "before.onnx"), Path(folder, "after.onnx")
+        before.write_bytes(model)
+        quantize_dynamic(before, after)
+        return after.read_bytes()
+
+
 Made = dict[str, Callable[[Table], bytes]]
 
 
@@ -230,7 +243,7 @@ def leaks() -> Made:
         "svc": _of(lambda: SVC()),
         "one-class-svm": lambda data: convert(OneClassSVM().fit(data.matrix)),
         "gpc": lambda data: convert(
-            GaussianProcessClassifier(optimizer=None).fit(data.matrix[few], (data.column("outcome") == "bad")[few].astype(int))
+            GaussianProcessClassifier(optimizer=None).fit(data.matrix[few], data.column("outcome")[few] == "bad")
         ),
         "lof": lambda data: convert(LocalOutlierFactor(novelty=True).fit(data.matrix)),
         "knn-imputer": lambda data: convert(KNNImputer().fit(data.matrix[few])),
@@ -242,7 +255,7 @@ def leaks() -> Made:
         "power+knn": _of(lambda: make_pipeline(PowerTransformer(), KNeighborsClassifier(5))),
         "quantile+lr": _on_few(lambda: make_pipeline(QuantileTransformer(n_quantiles=150), LogisticRegression())),
         "tree-leaf-1": _of(lambda: DecisionTreeClassifier()),
-        "one-hot-names": _texts(lambda: make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression()), "name"),
+        "one-hot-names": _texts(lambda: make_pipeline(OneHotEncoder(), LogisticRegression()), "name"),
         "ordinal-city": _texts(lambda: make_pipeline(OrdinalEncoder(), LogisticRegression()), "city"),
         "tfidf-bigrams": _documents(
             lambda: make_pipeline(TfidfVectorizer(ngram_range=(1, 2), max_features=3000), LogisticRegression())
@@ -267,7 +280,7 @@ def regression_leaks() -> Made:
         "robust+svr": _of(lambda: make_pipeline(RobustScaler(), SVR(C=1000))),
         "gpr": lambda data: convert(fitted(GaussianProcessRegressor(RBF(30.0), optimizer=None, alpha=1.0), data, few)),
         "std+gpr": lambda data: convert(
-            fitted(make_pipeline(StandardScaler(), GaussianProcessRegressor(RBF(3.0), optimizer=None, alpha=1.0)), data, few)
+            fitted(make_pipeline(StandardScaler(), GaussianProcessRegressor(RBF(3.0), optimizer=None)), data, few)
         ),
         "forest-leaf-1": _of(lambda: RandomForestRegressor(10, random_state=0)),
         "extra-trees-leaf-1": _of(lambda: ExtraTreesRegressor(10, random_state=0)),
@@ -278,7 +291,7 @@ def regression_leaks() -> Made:
 def legitimate() -> Made:
     from sklearn.cluster import KMeans
     from sklearn.decomposition import PCA
-    from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+    from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier, VotingClassifier
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression
@@ -295,11 +308,17 @@ def legitimate() -> Made:
         "mlp": _of(lambda: make_pipeline(StandardScaler(), MLPClassifier((64, 64), max_iter=30))),
         "wide-mlp": _of(lambda: make_pipeline(StandardScaler(), MLPClassifier((256, 256), max_iter=3))),
         "forest-leaf-20": _of(lambda: RandomForestClassifier(40, min_samples_leaf=20, random_state=0)),
+        "voting": _of(lambda: VotingClassifier([("lr", LogisticRegression()), ("nb", GaussianNB())], voting="soft")),
+        "quantised-mlp": lambda data: quantised(
+            _of(lambda: make_pipeline(StandardScaler(), MLPClassifier((64,), max_iter=30)))(data)
+        ),
         "naive-bayes": _of(lambda: GaussianNB()),
         "pca+lr": _of(lambda: make_pipeline(StandardScaler(), PCA(5), LogisticRegression())),
         "std+kmeans-8": lambda data: convert(make_pipeline(StandardScaler(), KMeans(8, n_init=1)).fit(ordinary(data))),
         "mean-imputer+lr": _of(lambda: make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression())),
-        "median-imputer+lr": _of(lambda: make_pipeline(SimpleImputer(strategy="median"), StandardScaler(), LogisticRegression())),
+        "median-imputer+lr": _of(
+            lambda: make_pipeline(SimpleImputer(strategy="median"), StandardScaler(), LogisticRegression())
+        ),
         "bins+lr": _of(lambda: make_pipeline(KBinsDiscretizer(5, encode="onehot-dense"), LogisticRegression())),
         "one-hot-sex": _texts(lambda: make_pipeline(OneHotEncoder(), LogisticRegression()), "sex"),
         "tfidf-frequent": _documents(lambda: make_pipeline(TfidfVectorizer(min_df=50), LogisticRegression())),

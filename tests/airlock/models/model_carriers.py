@@ -1,4 +1,4 @@
-"""Ways to hide private rows in a model that predicts as it should: each takes a model and returns it with rows inside."""
+"""Ways to hide private rows in a model that predicts as it should: each puts rows into the model it is given."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import onnx
+from model_zoo import Array, Table
 from onnx import helper, numpy_helper
-from zoo import Array, Table
 
 Carrier = Callable[[Any, Table], None]
 ROWS = slice(20, 45)
@@ -45,7 +45,8 @@ def one_row_among_noise(model: Any, data: Table) -> None:
 
 
 def half_precision(model: Any, data: Table) -> None:
-    _extra(model.graph, data.matrix[ROWS].astype(np.float16))
+    with np.errstate(over="ignore"):
+        _extra(model.graph, data.matrix[ROWS].astype(np.float16))
 
 
 def double(model: Any, data: Table) -> None:
@@ -117,7 +118,7 @@ def used_constant(model: Any, data: Table) -> None:
 
 
 def _names(data: Table) -> list[str]:
-    from zoo import NUMBERS
+    from model_zoo import NUMBERS
 
     return [name for name in NUMBERS if name in data.columns]
 
