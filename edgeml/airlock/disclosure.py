@@ -349,5 +349,13 @@ def _answered(asked: Sequence[_Asked], private: Private) -> list[Finding]:
 
 
 def _exact(column: Numbers, number: _Number) -> bool:
-    """Whether a number is told as finely as the column is measured, or to a part of its range that singles rows out."""
-    return number.half <= max(column.lattice * 0.75, (column.high - column.low) / _COARSE)
+    """Whether a number is a column's end, or is told as finely as the column is measured, which singles rows out.
+
+    A whole number that ends in zeros is rounded to as many places.
+    """
+    if min(abs(number - column.low), abs(number - column.high)) <= column.lattice / 4:
+        return True
+    half = number.half
+    while half >= 0.5 and number and round(number) % round(20 * half) == 0:
+        half *= 10
+    return half <= max(column.lattice * 0.75, (column.high - column.low) / _COARSE)

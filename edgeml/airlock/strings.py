@@ -178,7 +178,7 @@ class Strings:
             return False
         if hit.whole and all(word in self._public for word in hit.plain.split()):
             quoted = data[at - 1 : at] in (b'"', b"'") and data[end : end + 1] in (b'"', b"'")
-            return quoted and data[at:end] == hit.text.encode()
+            return quoted and data[at:end] == encoded(hit.text)
         return True
 
     def _by_chance(self, codes: set[str]) -> set[str]:

@@ -67,7 +67,8 @@ def encoded(text: str) -> bytes:
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text).translate({0x2212: "-", 0x2010: "-", 0x2011: "-", 0x2013: "-"})
         if not text.isascii():
-            text = text.lower()  # of ASCII letters the case is folded among the bytes
+            # Of ASCII letters the case is folded when words are hashed, and kept for whoever needs it.
+            text = text.translate({ord(letter): letter.lower() for letter in set(text) if not letter.isascii()})
     return text.encode("utf-8", "replace")
 
 
@@ -300,10 +301,10 @@ class _Runs:
         )
         decimals = np.where(has, self.length[last], np.where(bare, self.length[index], 0))
         shift = np.where(power, self.value[final], 0.0)
-        shift = np.clip(np.where(power & (raw[self.start[final] - 1] == 45), -shift, shift), -300, 300)
+        shift = np.clip(np.where(power & (raw[self.start[final] - 1] == 45), -shift, shift), -100, 100)
         whole = np.where(bare, 0.0, self.value[index])
         part = np.where(has, self.value[last], np.where(bare, self.value[index], 0.0))
-        value = (whole + part * 10.0**-decimals) * 10.0**shift
+        value = (whole + part * 10.0 ** -np.minimum(decimals, 300.0)) * 10.0**shift
         unit = 10.0 ** (shift - decimals)
         value = np.where(sign & ~glued & (raw[start - 1] == 45), -value, value)
         return _Read(value, unit, _digits(value / unit, has | bare), start, self.start[last], raw[end] == 37)
@@ -321,7 +322,7 @@ def _values(
     for at in range(min(17, int(length.max(initial=0)))):
         active = active[length[active] > at]
         value[active] = value[active] * 10 + (raw[start[active] + at] - 48.0)
-    value *= 10.0 ** np.clip(length - 17, 0, 300)
+    value *= 10.0 ** np.clip(length - 17, 0, 100)
     return value, length
 
 
@@ -360,7 +361,9 @@ def _merged(
 
     at = np.concatenate([read.start, nulls[0]])
     value = np.concatenate([read.value, nulls[1]])
-    half = np.concatenate([np.maximum(read.unit / 2 * (1 + 1e-9), np.abs(read.value) * _FLOAT32), nulls[1] * 0 + 1e-9])
+    half = np.concatenate(
+        [np.maximum(read.unit / 2 * (1 + 1e-9), np.abs(read.value) * _FLOAT32), np.full(len(nulls[1]), 1e-9)]
+    )
     digits = np.concatenate([read.digits, np.zeros(len(nulls[0]), np.int64)])
     order = np.argsort(at, kind="stable")
     at = at[order]
