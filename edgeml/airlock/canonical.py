@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from edgeml.airlock.finding import POLICY, Rule
 from edgeml.airlock.strict_json import OPAQUE_RUN, Refused
 
 DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})  # "" and "ai.onnx" are the same
@@ -42,6 +43,23 @@ WEIGHTS = frozenset((
 ))
 # fmt: on
 FIELDS = {np.dtype("float16"): ("uint16", 10), np.dtype("float32"): ("uint32", 23), np.dtype("float64"): ("uint64", 52)}
+
+_ANEW = "What cannot be written anew by its meaning does not leave at all."
+RULES = (
+    Rule("onnx.parse", POLICY, "the file is an ONNX model and nothing else", "Fields that ONNX does not define, and "
+         "bytes behind the model, are read by nobody but the one they are meant for.", waivable=False),
+    Rule("onnx.check", POLICY, "the model passes ONNX's own checker", _ANEW, waivable=False),
+    Rule("onnx.interface", POLICY, "inputs and outputs are those of signature.json", "Their names are the only ones "
+         "that survive, so they must be names that the contract knows.", waivable=False),
+    Rule("onnx.unused", POLICY, "every number serves an output", "Numbers that no output depends on serve no "
+         "prediction.", waivable=False),
+    Rule("onnx.domain", POLICY, "operators are ONNX's own", "An operator that is not defined by ONNX can do and hold "
+         "anything.", waivable=False),
+    Rule("onnx.structure", POLICY, "no functions, training graphs or sparse tensors", "The models of the components "
+         "need none, and each is one more place to look into.", waivable=False),
+    Rule("onnx.external", POLICY, "all tensors are in the file", _ANEW, waivable=False),
+)  # fmt: skip
+
 
 
 def rewrite(
@@ -293,6 +311,3 @@ def deviation(before: bytes, after: bytes, batches: Iterable[Mapping[str, np.nda
                 scale = max(scale, float(np.abs(one[finite]).max()))
                 largest = max(largest, float(np.abs(one[finite] - other[finite]).max()))
     return largest / scale
-
-
-RULES = ()

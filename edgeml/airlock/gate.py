@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 RELEASED, BLOCKED, UNDECIDED = "released", "blocked", "undecided"
 EXIT = {RELEASED: 0, UNDECIDED: 1, BLOCKED: 2}
 CLASSIFICATION_ONLY = frozenset({"confusion.json"})
-EXACT = 23  # bits of a float32's mantissa: none are cut off
 FIXES = inventory.FIXES | unwrap.FIXES | schemas.FIXES
 
 
@@ -93,7 +92,7 @@ def check(
     key: Path | None = None,
     state: Path | None = None,
     holdout: Path | None = None,
-    mantissa_bits: int = EXACT,
+    mantissa_bits: int | None = None,
 ) -> Verdict:
     """Decide about the artifacts and write what leaves to `out`, a folder that is empty or not there.
 
@@ -223,7 +222,7 @@ def _compare(examined: _Examined, asked: _Asked, artifacts: list[Artifact], text
 # --- writing anew ---------------------------------------------------------------------------------
 
 
-def _rewrite(examined: _Examined, given: Sequence[Waiver], mantissa_bits: int) -> dict[str, bytes]:
+def _rewrite(examined: _Examined, given: Sequence[Waiver], mantissa_bits: int | None) -> dict[str, bytes]:
     """What would leave: every document printed again and the model in its canonical form."""
     from edgeml.airlock import canonical
 

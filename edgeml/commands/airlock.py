@@ -43,8 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument("--key", type=Path, metavar="FILE", help="signing key (default: EDGEML_AIRLOCK_KEY, else own)")
     check.add_argument("--state", type=Path, metavar="DIR", help="the gate's folder (default: EDGEML_AIRLOCK_STATE)")
     check.add_argument(
-        "--mantissa-bits", type=int, default=23, choices=range(7, 24), metavar="N",
-        help="bits of each weight that leave, 7 to 23 (default: 23, all)",
+        "--mantissa-bits", type=int, choices=range(7, 24), metavar="N",
+        help="bits of each weight that leave, 7 to 23 (default: all)",
     )  # fmt: skip
     check.add_argument("--json", action="store_true", help="print the report as JSON")
     verify = actions.add_parser("verify", help="compare a release with its manifest and signature", allow_abbrev=False)
