@@ -198,6 +198,7 @@ class Tensors:
         self.forms = [form for file, place in places for form in forms(file, place)]
         self.order, self.k = list(order), k
         self.columns: list[str] = []
+        self.orders: list[tuple[int, ...]] = []
         self.lattices: dict[str, Lattice] = {}
         self.rows = 0
         spaces = sorted({form.space for form in self.forms})
@@ -219,6 +220,8 @@ class Tensors:
         if not self.columns:
             known = [name for name in self.order if name in cells]
             self.columns = known + [name for name in cells if name not in known]
+            stored = (self.columns, list(cells))  # as models take the columns, and as the table has them
+            self.orders = list(dict.fromkeys(tuple(map(self.columns.index, order)) for order in stored))
         self.rows += batch.num_rows
         for name in self.columns:
             self.lattices.setdefault(name, Lattice()).add(cells[name])
@@ -279,13 +282,15 @@ class Tensors:
             self._best_columns(space, view, best, column, inside)
 
     def _neighbours(self, space: str, view: int, bits: Array, inside: Array) -> None:
-        """Triples of three adjacent numbers that hit three adjacent columns, in the table's order."""
+        """Triples of three adjacent numbers that hit three adjacent columns, in an order that is stored."""
         where = self.views[view].where
         starts = np.flatnonzero(inside[:-2])
-        for a in range(len(self.columns) - 2):
-            first, second, third = (bits[a + i][where[starts + i]] for i in range(3))
+        adjacent = {order[a : a + 3] for order in self.orders for a in range(len(order) - 2)}
+        for columns in sorted(adjacent):
+            first, second, third = (bits[column][where[starts + i]] for i, column in enumerate(columns))
             good = starts[(first > 0) & (second > 0) & (third > 0) & (first + second + third > 12)]
-            self._add_group(space, view, (a, a + 1, a + 2), good, np.stack([where[good + i] for i in range(3)]))
+            a, b, c = columns
+            self._add_group(space, view, (a, b, c), good, np.stack([where[good + i] for i in range(3)]))
 
     def _best_columns(self, space: str, view: int, best: Array, column: Array, inside: Array) -> None:
         """Triples of numbers with evidence that follow each other, each in the column where it says most."""
@@ -370,18 +375,19 @@ class Tensors:
         around = positions[:, None] + np.arange(-width, width + 1)
         near = np.where((around >= 0) & (around < view.size), view[np.clip(around, 0, view.size - 1)], -2)
         score, cells = np.zeros(rows.size), np.zeros(rows.size, dtype=int)
-        aligned = np.zeros(rows.size)
+        aligned = np.zeros((len(self.orders), rows.size))
         cost = np.log2(near.shape[1])
         for column in range(width):
             cell, worth = where[column, rows], bits[column, rows]
             met = (near == cell[:, None]).any(axis=1) & (worth > 0)
             score += np.where(met, np.maximum(worth - cost, 0), 0)
             cells += met
-            offset = width + column - group.columns[0]  # where this column stands if the order is the table's
-            if 0 <= offset < near.shape[1]:
-                aligned += np.where(near[:, offset] == cell, worth, 0)
+            for number, order in enumerate(self.orders):  # where this column stands if that is the order
+                offset = width + order.index(column) - order.index(group.columns[0])
+                if 0 <= offset < near.shape[1]:
+                    aligned[number] += np.where(near[:, offset] == cell, worth, 0)
         chance = np.log2(self.rows) + np.log2(max(view.size / width, 1))
-        score = np.maximum(score, aligned) - chance
+        score = np.maximum(score, aligned.max(axis=0)) - chance
         found = self.hits.setdefault(self.views[group.view].form, {})
         for row, bits_, count in zip(rows, score, cells, strict=True):
             if bits_ >= FEW_BITS and bits_ > found.get(self.seen_again + int(row), (0.0, 0))[0]:
