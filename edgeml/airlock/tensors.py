@@ -10,7 +10,8 @@ or drops it:
   of a cell is how improbable it is that a number which has nothing to do with the row hits it; the
   number of rows and of windows that were looked at is taken off.
 * a column dump: k or more values that fewer than k rows hold, and over four times as many as decoys hit
-  (the same numbers, shifted by a few steps of the column's lattice or of float32).
+  (the same numbers, shifted by a few steps of the column's lattice or of float32), or over twice as many if
+  they are nearly all numbers of the tensor.
 
 Not seen here: numbers that were scaled or rotated (see `activations`) or encoded on purpose.
 """
@@ -43,6 +44,7 @@ RULES = (ROW, COLUMN, RECORDS)
 ROW_BITS, CELLS = 60.0, 4
 FEW_BITS, FEW_ROWS = 20.0, 5
 CHANCE = 4
+NEARLY_ALL = 0.8  # of a tensor's numbers: then twice what chance does is enough
 SPARSEST = 5  # lattice points per row of the table, below which a column's single cells say little
 THRESHOLDS = frozenset({"nodes_values", "nodes_values_as_tensor", "nodes_splits"})  # see `trees`
 NOT_NUMBERS = frozenset({"nodes_hitrates", "nodes_treeids", "nodes_nodeids", "nodes_truenodeids", "nodes_falsenodeids"})
@@ -422,7 +424,8 @@ class Tensors:
                 shifted = cast(_shifted(values[where], self.lattices[name], shift, form.space), form.space)
                 times = seen[np.searchsorted(index.values, shifted)]
                 chance += np.count_nonzero((times > 0) & (times < self.k)) / 4
-            if matched.size > CHANCE * (chance + 1):
+            nearly_all = matched.size >= NEARLY_ALL * where.size and matched.size > 2 * (chance + 1)
+            if matched.size > CHANCE * (chance + 1) or nearly_all:
                 yield Finding(
                     COLUMN.id, form.file, form.place.where,
                     f"holds {matched.size} values of the column that fewer than {self.k} rows share",
