@@ -1,8 +1,8 @@
 """How much it tells that a number which wants to leave fits a private cell, in bits.
 
 A cell tells -log2 of the chance that an unrelated number fits it as well. Rows need the evidence that singles them out
-of all rows and of all places where they could stand, and a margin: legitimate text stays below 15 bits, a single row
-of a few columns is at 100 to 350.
+of all rows and of all places where they could stand, and a margin. What is left over is the evidence: with s bits, one
+in 2^s tables or texts would show as much by chance. Legitimate text stays below 0 bits, a whole row is at 40 to 120.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-RUN, WINDOW = 20.0, 30.0  # bits: cells in the order of the columns, and cells in any order
+RUN, WINDOW = 15.0, 25.0  # bits: cells in the order of the columns, and cells in any order
 TENSOR = 60.0
 OCCUPIED = 0.2  # share of a column's lattice from which on any number of its range is likely to be someone's
 _BITS_PER_DIGIT = math.log2(10)

@@ -53,7 +53,7 @@ class Examination:
                     fix = "export the model to ONNX again"
                     self.unread.append(Finding(PARSE.id, artifact.name, "file", str(reason), fix))
         everything = [(file, place) for file, model, _ in self.models for place in places(model)]
-        features = [name for name, column in contract.columns.items() if column.feature]
+        features = [column.name for column in contract.features]  # in the order in which models take them
         self.tensors = Tensors(everything, features, contract.k)
         self.vocabularies = Vocabularies(everything, [(file, model) for file, model, _ in self.models], contract)
 

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from edgeml.airlock import formats
+
 NUMBERS = 2_000_000  # of one array
 MEMORY = 16 << 20  # bytes in which numbers are looked for
 PRINTABLE = re.compile(rb"[\x20-\x7e\xc2-\xf4\x80-\xbf\t]{4,}")
@@ -150,6 +152,8 @@ def onnx(data: bytes) -> Iterator[tuple[str, str]]:
 
 
 def _collect(message: Any, found: dict[str, list[str]]) -> None:
+    if message.DESCRIPTOR.name == "TensorProto" and message.data_type in (2, 3) and formats.is_text(message.raw_data):
+        found.setdefault("bytes of a tensor", []).append(message.raw_data.decode("utf-8", "replace"))
     for field, value in message.ListFields():
         if field.message_type is not None:
             for child in [value] if hasattr(value, "ListFields") else value:

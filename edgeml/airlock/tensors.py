@@ -10,7 +10,8 @@ or drops it:
   of a cell is how improbable it is that a number which has nothing to do with the row hits it; the
   number of rows and of windows that were looked at is taken off.
 * a column dump: k or more values that fewer than k rows hold, and over four times as many as decoys hit
-  (the same numbers, shifted by a few steps of the column's lattice or of float32).
+  (the same numbers, shifted by a few steps of the column's lattice or of float32), or over twice as many if
+  they are nearly all numbers of the tensor.
 
 Not seen here: numbers that were scaled or rotated (see `activations`) or encoded on purpose.
 """
@@ -43,6 +44,7 @@ RULES = (ROW, COLUMN, RECORDS)
 ROW_BITS, CELLS = 60.0, 4
 FEW_BITS, FEW_ROWS = 20.0, 5
 CHANCE = 4
+NEARLY_ALL = 0.8  # of a tensor's numbers: then twice what chance does is enough
 SPARSEST = 5  # lattice points per row of the table, below which a column's single cells say little
 THRESHOLDS = frozenset({"nodes_values", "nodes_values_as_tensor", "nodes_splits"})  # see `trees`
 NOT_NUMBERS = frozenset({"nodes_hitrates", "nodes_treeids", "nodes_nodeids", "nodes_truenodeids", "nodes_falsenodeids"})
@@ -111,15 +113,17 @@ def cast(values: Array, space: str) -> Array:
 
 
 class Index:
-    """Distinct float32 numbers that can be looked up fast: a table of 2^22 marks stands before the search."""
+    """Distinct float32 numbers that can be looked up fast: a table of marks stands before the search."""
 
     def __init__(self, values: Array) -> None:
         self.values = np.unique(values)
-        self._marks = np.zeros(1 << 22, dtype=bool)
+        size = int(np.clip(np.ceil(np.log2(self.values.size * 8 + 1)), 16, 26))
+        self._shift = np.uint32(32 - size)
+        self._marks = np.zeros(1 << size, dtype=bool)
         self._marks[self._slots(self.values)] = True
 
     def _slots(self, values: Array) -> Array:
-        return (values.view(np.uint32) * np.uint32(2654435761)) >> np.uint32(10)
+        return (values.view(np.uint32) * np.uint32(2654435761)) >> self._shift
 
     def find(self, cells: Array) -> tuple[Array, Array]:
         """The rows whose cell is in the index, and where."""
@@ -198,6 +202,7 @@ class Tensors:
         self.forms = [form for file, place in places for form in forms(file, place)]
         self.order, self.k = list(order), k
         self.columns: list[str] = []
+        self.orders: list[tuple[int, ...]] = []
         self.lattices: dict[str, Lattice] = {}
         self.rows = 0
         spaces = sorted({form.space for form in self.forms})
@@ -219,6 +224,8 @@ class Tensors:
         if not self.columns:
             known = [name for name in self.order if name in cells]
             self.columns = known + [name for name in cells if name not in known]
+            stored = (self.columns, list(cells))  # as models take the columns, and as the table has them
+            self.orders = list(dict.fromkeys(tuple(map(self.columns.index, order)) for order in stored))
         self.rows += batch.num_rows
         for name in self.columns:
             self.lattices.setdefault(name, Lattice()).add(cells[name])
@@ -279,13 +286,15 @@ class Tensors:
             self._best_columns(space, view, best, column, inside)
 
     def _neighbours(self, space: str, view: int, bits: Array, inside: Array) -> None:
-        """Triples of three adjacent numbers that hit three adjacent columns, in the table's order."""
+        """Triples of three adjacent numbers that hit three adjacent columns, in an order that is stored."""
         where = self.views[view].where
         starts = np.flatnonzero(inside[:-2])
-        for a in range(len(self.columns) - 2):
-            first, second, third = (bits[a + i][where[starts + i]] for i in range(3))
+        adjacent = {order[a : a + 3] for order in self.orders for a in range(len(order) - 2)}
+        for columns in sorted(adjacent):
+            first, second, third = (bits[column][where[starts + i]] for i, column in enumerate(columns))
             good = starts[(first > 0) & (second > 0) & (third > 0) & (first + second + third > 12)]
-            self._add_group(space, view, (a, a + 1, a + 2), good, np.stack([where[good + i] for i in range(3)]))
+            a, b, c = columns
+            self._add_group(space, view, (a, b, c), good, np.stack([where[good + i] for i in range(3)]))
 
     def _best_columns(self, space: str, view: int, best: Array, column: Array, inside: Array) -> None:
         """Triples of numbers with evidence that follow each other, each in the column where it says most."""
@@ -370,18 +379,19 @@ class Tensors:
         around = positions[:, None] + np.arange(-width, width + 1)
         near = np.where((around >= 0) & (around < view.size), view[np.clip(around, 0, view.size - 1)], -2)
         score, cells = np.zeros(rows.size), np.zeros(rows.size, dtype=int)
-        aligned = np.zeros(rows.size)
+        aligned = np.zeros((len(self.orders), rows.size))
         cost = np.log2(near.shape[1])
         for column in range(width):
             cell, worth = where[column, rows], bits[column, rows]
             met = (near == cell[:, None]).any(axis=1) & (worth > 0)
             score += np.where(met, np.maximum(worth - cost, 0), 0)
             cells += met
-            offset = width + column - group.columns[0]  # where this column stands if the order is the table's
-            if 0 <= offset < near.shape[1]:
-                aligned += np.where(near[:, offset] == cell, worth, 0)
+            for number, order in enumerate(self.orders):  # where this column stands if that is the order
+                offset = width + order.index(column) - order.index(group.columns[0])
+                if 0 <= offset < near.shape[1]:
+                    aligned[number] += np.where(near[:, offset] == cell, worth, 0)
         chance = np.log2(self.rows) + np.log2(max(view.size / width, 1))
-        score = np.maximum(score, aligned) - chance
+        score = np.maximum(score, aligned.max(axis=0)) - chance
         found = self.hits.setdefault(self.views[group.view].form, {})
         for row, bits_, count in zip(rows, score, cells, strict=True):
             if bits_ >= FEW_BITS and bits_ > found.get(self.seen_again + int(row), (0.0, 0))[0]:
@@ -416,7 +426,8 @@ class Tensors:
                 shifted = cast(_shifted(values[where], self.lattices[name], shift, form.space), form.space)
                 times = seen[np.searchsorted(index.values, shifted)]
                 chance += np.count_nonzero((times > 0) & (times < self.k)) / 4
-            if matched.size > CHANCE * (chance + 1):
+            nearly_all = matched.size >= NEARLY_ALL * where.size and matched.size > 2 * (chance + 1)
+            if matched.size > CHANCE * (chance + 1) or nearly_all:
                 yield Finding(
                     COLUMN.id, form.file, form.place.where,
                     f"holds {matched.size} values of the column that fewer than {self.k} rows share",

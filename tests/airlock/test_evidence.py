@@ -79,7 +79,7 @@ PRINTED: dict[str, Callable[[pl.DataFrame], str]] = {
 def test_rows_are_found_however_printed(given: Given, how: str) -> None:
     found = examine(given.private, PRINTED[how](given.numbers.slice(20, 5)))
     assert rules(found) & {"private-rows", "private-row-in-any-order"}, how
-    assert all(finding.bits >= 20 for finding in found if finding.rule == "private-rows")
+    assert all(finding.bits >= 15 for finding in found if finding.rule == "private-rows")
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -87,15 +87,20 @@ def test_what_may_leave_passes_with_a_margin(given: Given, seed: int) -> None:
     for kind, text in legitimate(given.frame, seed).items():
         made = examined(given.private, text, file="outputs.txt")
         assert made.findings() == [], kind
-        strongest = max(part.strongest for part in made.parts if hasattr(part, "strongest"))
+        strongest = made.strongest
         if strongest > -math.inf:
             print(f"{given.private.rows} rows, {kind}: strongest evidence {strongest:.1f} bits")
-        assert strongest <= 15, kind
+        assert strongest <= 5, kind
 
 
 def test_rows_of_another_table_pass(given: Given) -> None:
-    other = table(500, seed=77).select(NUMBERS).slice(50, 20)
-    assert "private-rows" not in rules(examine(given.private, other.write_csv()))
+    """Rows of the same clinic's other table are as near to private ones as anything legitimate comes."""
+    other = table(2000, seed=77).select(NUMBERS)
+    for text in (other.write_csv(), "\n".join(" ".join(f"{cell:.2f}" for cell in row) for row in other.rows())):
+        made = examined(given.private, text)
+        assert not rules(made.findings()) & {"private-rows", "private-row-in-any-order"}
+        print(f"{given.private.rows} rows, another table: strongest evidence {made.strongest:.1f} bits")
+        assert made.strongest <= 5
 
 
 def test_the_weakest_leak_is_far_from_what_may_leave(small: Given) -> None:
