@@ -58,7 +58,7 @@ class Context:
         if path in self._documents or path.endswith((".yml", ".yaml")):
             return self.read(path)[0].lines
         if path in self._modules:
-            return self._modules[path].text.splitlines()
+            return self._modules[path].comments
         return document.lines_of(path)
 
     def python(self, path: str) -> Module:

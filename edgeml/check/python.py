@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import os
 import warnings
 from functools import cached_property
@@ -46,6 +47,24 @@ class Module:
     def tree(self) -> ast.Module | None:
         """The syntax tree, None where there is a problem."""
         return self._parsed[0]
+
+    @property
+    def comments(self) -> list[str]:
+        """The lines with all but their comments blanked: what looks like one in a text is none."""
+        lines = self.text.splitlines()
+        if "edgeml:" not in self.text:
+            return lines
+        import tokenize
+
+        kept = [""] * len(lines)
+        try:
+            for token in tokenize.generate_tokens(io.StringIO(self.text).readline):
+                if token.type == tokenize.COMMENT:
+                    row, column = token.start
+                    kept[row - 1] = ("x" if token.line[:column].strip() else " ") * column + token.string
+        except (tokenize.TokenError, SyntaxError, IndexError):
+            return lines
+        return kept
 
     @property
     def problem(self) -> Problem | None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgeml.engine.run import Result
     from edgeml.pipeline import Graph
 
+_AIRLOCK = "EDGEML_AIRLOCK_STATE"
 _ENVIRONMENTS = ("local", "conda", "docker")
 HELP = "Run an Azure ML v2 pipeline on this machine: the very file that Azure ML would be sent."
 EXAMPLES = [
@@ -152,6 +153,8 @@ def run(
 
             stack.enter_context(storage.session())
             provided["storage"] = storage.step_environment()
+        if "airlock" in asked:
+            provided["airlock"] = _airlock(graph, rules)
         variables = {}
         if _uses_mlflow(graph):
             from edgeml import registry
@@ -186,6 +189,19 @@ def _refuse_faulty(graph: Graph) -> None:
         print(f"{finding.path}:{finding.line}:{finding.column} {finding.rule} {finding.message}", file=sys.stderr)
     if found:
         raise EdgemlError("the pipeline was not run: mend what is named above, or run it as it is with --no-check")
+
+
+def _airlock(graph: Graph, rules: policy.Policy) -> dict[str, str]:
+    """The way to the egress gate's folder, with its key and its ledger, which only release components get."""
+    for step in graph.steps.values():
+        if "airlock" in step.component.tags.get("edgeml.needs", "").split() and not policy.is_release(step, rules):
+            raise EdgemlError(
+                f"step '{step.name}' asks for the egress gate's folder, which only release components of the residency "
+                "policy get; remove the tag edgeml.needs, or name the component in contracts/residency.yml"
+            )
+    folder = os.environ.get(_AIRLOCK) or os.path.join(project.state_folder(), "airlock")
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    return {_AIRLOCK: os.path.abspath(folder)}
 
 
 def _tell_of_unused(graph: Graph, python: str) -> None:

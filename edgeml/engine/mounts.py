@@ -10,6 +10,7 @@ from edgeml.engine.step import Sources, is_file
 from edgeml.pipeline.graph import Data, FromStep, Step, Text, Value
 
 _CERTIFICATES = "EDGEML_STORAGE_CA_BUNDLE"
+_AIRLOCK = "EDGEML_AIRLOCK_STATE"
 
 
 def mounts(
@@ -17,7 +18,8 @@ def mounts(
 ) -> tuple[dict[str, str], dict[str, str]]:
     """What a step reads and where it writes, sources by target.
 
-    Writable are its working directory, its outputs, and the store that it logs its metrics to.
+    Writable are its working directory, its outputs, the store that it logs its metrics to, and for the egress gate its
+    own folder.
     """
     read: dict[str, str] = {}
     write = {job.work: job.work}
@@ -33,7 +35,8 @@ def mounts(
         folder = os.path.dirname if is_file(step, name) else str
         for target in {sources.shown(path), path}:
             write[folder(target)] = folder(path)
-    return read, write | {path: path for path in (job.tracking, job.environment) if os.path.isdir(path)}
+    own = (job.tracking, job.environment, environment.get(_AIRLOCK, ""))
+    return read, write | {path: path for path in own if os.path.isdir(path)}
 
 
 def paths_of(value: Value, sources: Sources) -> list[str]:

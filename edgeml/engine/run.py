@@ -34,7 +34,8 @@ CANCELLED, RUNNING, INTERRUPTED = "cancelled", "running", "interrupted"
 DONE = frozenset({COMPLETED, CACHED})
 NEEDS_TAG = "edgeml.needs"
 NO_SANDBOX = "none"
-_WITHHELD = "EDGEML_STORAGE_"  # the way to the private rows: only for components that ask for it
+# The ways to the private rows and to the egress gate's key: only for components that ask for them.
+_WITHHELD = ("EDGEML_STORAGE_", "EDGEML_AIRLOCK_")
 
 
 class Options(NamedTuple):
@@ -407,7 +408,7 @@ class Engine:
         return self.options.launcher.identity(wanted) if self.options.launcher else self.interpreter
 
     def _base_environment(self) -> dict[str, str]:
-        """The ambient environment less the storage secrets, with the interpreter's own commands first on the path."""
+        """The ambient environment less those secrets, with the interpreter's own commands first on the path."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD)}
         environment |= self.options.variables
         environment["PATH"] = os.path.dirname(self.python) + os.pathsep + environment.get("PATH", os.defpath)

@@ -25,7 +25,12 @@ _PASSED = {
     *("AZUREML_RUN_ID", "AZUREML_ROOT_RUN_ID", "AZUREML_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_NAME"),
     *("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_DISABLE_TELEMETRY"),
 }
-_PORTS = ("AZURE_ML_INPUT_", "AZURE_ML_OUTPUT_", "EDGEML_STORAGE_")  # the last only where the component asks for it
+_PORTS = (
+    "AZURE_ML_INPUT_",
+    "AZURE_ML_OUTPUT_",
+    "EDGEML_STORAGE_",
+    "EDGEML_AIRLOCK_",
+)  # the last two only where asked for
 
 
 def environment(made: Mapping[str, str], step: Step, job: Job, *, own: Mapping[str, str] = {}) -> dict[str, str]:
