@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from edgeml.airlock import bits, cells, rows, strings, window
 from edgeml.airlock.corpus import Corpus
@@ -12,25 +13,35 @@ from edgeml.airlock.private import Private
 RULES: tuple[Rule, ...] = (*strings.RULES, *rows.RULES, *window.RULES, *cells.RULES)
 
 
-class _All:
-    """Several examiners that are fed together."""
+class Evidence:
+    """The examiners of text, fed together, two at a time: what they compute with lets other threads run."""
 
-    def __init__(self, parts: Sequence[Examiner]) -> None:
-        self.parts = parts
+    def __init__(self, corpus: Corpus, private: Private) -> None:
+        self._pool = ThreadPoolExecutor(2)
+        self.rows = [rows.Rows(corpus, private, order) for order in _orders(private)]
+        self.window = window.Window(corpus, private)
+        self.parts: tuple[Examiner, ...] = (
+            *self.rows,
+            self.window,
+            strings.Strings(corpus, private),
+            cells.Cells(corpus, private),
+        )
 
     def feed(self, batch: object) -> None:
-        for part in self.parts:
-            part.feed(batch)
+        list(self._pool.map(lambda part: part.feed(batch), self.parts))
 
     def findings(self) -> list[Finding]:
         return [finding for part in self.parts for finding in part.findings()]
 
+    @property
+    def strongest(self) -> float:
+        """The most bits that any row had, recognised or not; asked after `findings`."""
+        return max(self.window.strongest, *(part.strongest for part in self.rows))
 
-def examiner(texts: Sequence[Text], private: Private) -> Examiner:
+
+def examiner(texts: Sequence[Text], private: Private) -> Evidence:
     """The examiner of `texts`, to be fed with every batch of `private` once."""
-    corpus = Corpus(texts)
-    parts: list[Examiner] = [kind(corpus, private) for kind in (strings.Strings, window.Window, cells.Cells)]
-    return _All([*parts, *(rows.Rows(corpus, private, order) for order in _orders(private))])
+    return Evidence(Corpus(texts), private)
 
 
 def _orders(private: Private) -> list[list[str]]:

@@ -180,7 +180,9 @@ def _batches(file: Path, form: str, names: Sequence[str], contract: Contract, si
 
     with pq.ParquetFile(file, buffer_size=1 << 20) as parquet:
         held = set(parquet.schema_arrow.names)
-        yield from parquet.iter_batches(size, columns=[name for name in names if name in held], use_threads=True)
+        wanted = [name for name in names if name in held]
+        for group in range(parquet.num_row_groups):  # one reader for all groups would keep each until the last
+            yield from parquet.iter_batches(size, row_groups=[group], columns=wanted)
 
 
 def _csv(file: Path, contract: Contract) -> Iterator[Any]:

@@ -235,8 +235,8 @@ class _Buckets(NamedTuple):
 
     size: int
     table: NDArray[np.uint32]
-    low: NDArray[np.uint32]
-    many: NDArray[np.int64]
+    low: NDArray[np.uint16]
+    many: NDArray[np.uint16]
 
 
 def _buckets(column: Numbers, stream: Stream) -> _Buckets:
@@ -263,7 +263,7 @@ def _buckets(column: Numbers, stream: Stream) -> _Buckets:
         many = last.astype(np.int64) - first + 1
         if count == finest[-1] or np.count_nonzero(many[narrow] > 2) <= len(many[narrow]) / 8:
             break
-    return _Buckets(count, table, first, np.where(inside, many, 0))
+    return _Buckets(count, table, first.astype(np.uint16), np.where(inside, many, 0).astype(np.uint16))
 
 
 def _mix(parts: list[NDArray[np.uint32]]) -> NDArray[np.uint32]:

@@ -113,15 +113,17 @@ def cast(values: Array, space: str) -> Array:
 
 
 class Index:
-    """Distinct float32 numbers that can be looked up fast: a table of 2^22 marks stands before the search."""
+    """Distinct float32 numbers that can be looked up fast: a table of marks stands before the search."""
 
     def __init__(self, values: Array) -> None:
         self.values = np.unique(values)
-        self._marks = np.zeros(1 << 22, dtype=bool)
+        size = int(np.clip(np.ceil(np.log2(self.values.size * 8 + 1)), 16, 26))
+        self._shift = np.uint32(32 - size)
+        self._marks = np.zeros(1 << size, dtype=bool)
         self._marks[self._slots(self.values)] = True
 
     def _slots(self, values: Array) -> Array:
-        return (values.view(np.uint32) * np.uint32(2654435761)) >> np.uint32(10)
+        return (values.view(np.uint32) * np.uint32(2654435761)) >> self._shift
 
     def find(self, cells: Array) -> tuple[Array, Array]:
         """The rows whose cell is in the index, and where."""

@@ -29,7 +29,7 @@ SCATTERED = Rule(
 )
 RULES = (SCATTERED,)
 WIDTH = 32
-_PAIRS = 2e7  # cells that fit a number by chance, at most
+_PAIRS = 5e6  # cells that fit a number by chance, at most
 
 
 class Window:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from edgeml.airlock.evidence import examiner
-from edgeml.airlock.finding import Examiner, Finding, Text
+from edgeml.airlock.evidence import Evidence, examiner
+from edgeml.airlock.finding import Finding, Text
 from edgeml.airlock.private import Private, open_private
 from edgeml.contract import load
 
@@ -81,7 +81,7 @@ def examine(table: Private, *texts: str, file: str = "run.log") -> list[Finding]
     return examined(table, *texts, file=file).findings()
 
 
-def examined(table: Private, *texts: str, file: str = "run.log") -> Examiner:
+def examined(table: Private, *texts: str, file: str = "run.log") -> Evidence:
     made = examiner([Text(file, "", text) for text in texts], table)
     for batch in table.batches():
         made.feed(batch)

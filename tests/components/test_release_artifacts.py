@@ -24,6 +24,7 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeml.airlock import inventory, schemas
+from edgeml.airlock.canonical import rewrite
 from edgeml.cli import main
 from tests import release_builder
 from tests.release_builder import Artifacts, artifacts, read_json, write_json
@@ -111,7 +112,7 @@ def test_the_rewritten_model_predicts_the_same(made: Artifacts, tmp_path: Path) 
     assert np.array_equal(answers[0][1], answers[1][1])
 
 
-def test_free_text_and_names_do_not_survive_in_the_model(made: Artifacts, tmp_path: Path) -> None:
+def test_free_text_and_names_do_not_survive_in_the_model(made: Artifacts) -> None:
     def whisper(model: onnx.ModelProto) -> None:
         model.doc_string = model.producer_version = model.domain = SECRET
         model.graph.doc_string = model.graph.name = SECRET
@@ -127,10 +128,20 @@ def test_free_text_and_names_do_not_survive_in_the_model(made: Artifacts, tmp_pa
         model.graph.input[0].type.tensor_type.shape.dim[0].denotation = SECRET
 
     edit_model(made, whisper)
-    assert run(made, tmp_path / "release") == 0
-    data = (tmp_path / "release" / "model.onnx").read_bytes()
+    data = rewritten(made)
     assert SECRET.encode() not in data
-    model = onnx.load_from_string(data)
+    assert {prop.key for prop in onnx.load_from_string(data).metadata_props} == {"edgeml.contract"}
+
+
+def rewritten(made: Artifacts) -> bytes:
+    """The canonical form of a model, whatever else the gate thinks of it."""
+    outputs = ["label", "probabilities"]
+    return rewrite((made.model / "model.onnx").read_bytes(), ["features"], outputs, {"edgeml.contract": "x:1"})
+
+
+def test_the_released_model_says_where_it_comes_from(made: Artifacts, tmp_path: Path) -> None:
+    assert run(made, tmp_path / "release") == 0
+    model = onnx.load(tmp_path / "release" / "model.onnx")
     assert {prop.key for prop in model.metadata_props} == {"edgeml.contract", "edgeml.data", "edgeml.egress_rules"}
 
 
@@ -150,12 +161,11 @@ def test_floats_leave_with_six_significant_digits(made: Artifacts, tmp_path: Pat
     assert reasons == ["difference 0.987654 [-1.23457e-07, 12]"]
 
 
-def test_a_model_with_a_subgraph_keeps_its_outer_names(made: Artifacts, tmp_path: Path) -> None:
+def test_a_model_with_a_subgraph_keeps_its_outer_names(made: Artifacts) -> None:
     """A loop body reads a value of the graph around it: renaming and dropping must not tear them apart."""
     (made.model / "model.onnx").write_bytes(model_with_branch(made).SerializeToString())
-    assert run(made, tmp_path / "release") == 0
     rows = np.ones((3, 30), "float32")
-    session = onnxruntime.InferenceSession(str(tmp_path / "release" / "model.onnx"))
+    session = onnxruntime.InferenceSession(rewritten(made))
     assert session.run(["probabilities"], {"features": rows})[0].tolist() == [[30.5, 30.5]] * 3
 
 
@@ -453,12 +463,42 @@ REFUSALS: dict[str, tuple[str, str, Callable[[Artifacts], Any]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("title", REFUSALS)
+# These change what other files are held against, or keep the gate from looking at them: each has a run of its own.
+ALONE = ("inventory.missing", "lineage.", "contract.", "gate.", "count.derivable")
+APART = ("", "entry-", "manifest", "validation")
+SHARED = ("labels", "ragged", "slice that the contract", "another target", "other inputs", "other outputs", "rewritten")
+
+
+def together() -> list[list[str]]:
+    """The refusals in groups in which every file is spoilt once: a gate's run takes seconds, and it tells of all."""
+    groups: list[list[str]] = []
+    for title, (rule, _, _) in REFUSALS.items():
+        file = part(title)
+        own = rule.startswith(ALONE) or any(word in title for word in SHARED) or file in APART
+        for group in [] if own else groups:
+            if all(part(other) not in (file, *APART) for other in group) and not alone(group[0]):
+                group.append(title)
+                break
+        else:
+            groups.append([title])
+    return groups
+
+
+def part(title: str) -> str:
+    """The file that is spoilt; a model cannot be written anew without its signature."""
+    return REFUSALS[title][1].replace("signature.json", "model.onnx")
+
+
+def alone(title: str) -> bool:
+    return REFUSALS[title][0].startswith(ALONE) or any(word in title for word in SHARED)
+
+
+@pytest.mark.parametrize("titles", together(), ids=lambda titles: titles[0])
 def test_one_refusal_and_nothing_leaves(
-    made: Artifacts, tmp_path: Path, capsys: pytest.CaptureFixture[str], title: str
+    made: Artifacts, tmp_path: Path, capsys: pytest.CaptureFixture[str], titles: list[str]
 ) -> None:
-    rule, file, spoil = REFUSALS[title]
-    spoil(made)
+    for title in titles:
+        REFUSALS[title][2](made)
     release = tmp_path / "release"
     code = run(made, release)
     assert [path.name for path in release.iterdir()] == ["egress.json"]
@@ -467,7 +507,9 @@ def test_one_refusal_and_nothing_leaves(
     assert code == {"blocked": 2, "undecided": 1}[verdict["verdict"]]
     assert verdict["files"] == []
     found = [(finding["rule"], finding["file"]) for finding in verdict["findings"]]
-    assert any(r.startswith(rule) and f.startswith(file) for r, f in found), found
+    for title in titles:
+        rule, file, _ = REFUSALS[title]
+        assert any(r.startswith(rule) and f.startswith(file) for r, f in found), (title, found)
     said = json.dumps(verdict) + "".join(capsys.readouterr())
     assert SECRET not in said
     assert SECRET.split()[0] not in said

@@ -308,7 +308,11 @@ def legitimate() -> Made:
         "mlp": _of(lambda: make_pipeline(StandardScaler(), MLPClassifier((64, 64), max_iter=30))),
         "wide-mlp": _of(lambda: make_pipeline(StandardScaler(), MLPClassifier((256, 256), max_iter=3))),
         "forest-leaf-20": _of(lambda: RandomForestClassifier(40, min_samples_leaf=20, random_state=0)),
-        "voting": _of(lambda: VotingClassifier([("lr", LogisticRegression()), ("nb", GaussianNB())], voting="soft")),
+        "voting": _of(
+            lambda: VotingClassifier(
+                [("lr", LogisticRegression()), ("nb", GaussianNB())], voting="soft", flatten_transform=False
+            )
+        ),
         "quantised-mlp": lambda data: quantised(
             _of(lambda: make_pipeline(StandardScaler(), MLPClassifier((64,), max_iter=30)))(data)
         ),
