@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import tempfile
@@ -127,12 +126,11 @@ def strongest(table: Table, make: Callable[[Path], Path]) -> float:
         taken = inventory.take([make(Path(temporary) / "artifacts")])
     inside = unwrap.unwrap(taken.artifacts)
     texts = list(views.of([*taken.artifacts, *inside.artifacts], frozenset(loaded.columns)))
-    examiner: Any = evidence.examiner(texts, private)
+    examiner = evidence.examiner(texts, private)
     for batch in private.batches():
         examiner.feed(batch)
     examiner.findings()
-    scorers = [part for part in examiner.parts if hasattr(part, "strongest")]
-    return max((part.strongest for part in scorers), default=-math.inf)
+    return examiner.strongest
 
 
 # --- what must not be in a verdict ------------------------------------------------------------------
