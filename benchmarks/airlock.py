@@ -16,7 +16,7 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -55,7 +55,7 @@ class Result:
     rules: tuple[str, ...]
     content: tuple[str, ...]
     alarms: int
-    bits: float
+    bits: float  # of the strongest finding; of an honest output of what was below the thresholds as well
     broken: tuple[str, ...]
     seconds: float
     megabytes: float
@@ -143,7 +143,8 @@ def judge_honest(title: str, seed: int, rows: int, only: str, names: Sequence[st
             return legitimate.build(output, made, folder)
 
         judged = judge.judge(made, build)
-        yield _result(judged, True, output.listed, made, output.name, "", judged.verdict != "released")
+        result = _result(judged, True, output.listed, made, output.name, "", judged.verdict != "released")
+        yield replace(result, bits=judge.strongest(made, build))
 
 
 def _result(judged: Judged, honest: bool, listed: bool, made: Table, name: str, family: str, stopped: bool) -> Result:
@@ -196,7 +197,7 @@ def alarms_table(honest: list[Result]) -> list[str]:
 
 
 def margin_table(leaks: list[Result], honest: list[Result]) -> list[str]:
-    """The weakest leak that was recognised by evidence in bits."""
+    """The weakest leak that was recognised by evidence in bits, and the strongest evidence in an honest text."""
     bits: dict[str, list[tuple[float, str]]] = {}
     for result in leaks:
         if result.bits > 0:
@@ -205,6 +206,9 @@ def margin_table(leaks: list[Result], honest: list[Result]) -> list[str]:
     for family, found in bits.items():
         weakest, name = min(found)
         lines.append(f"| {family} | {len(found)} | {weakest:.0f} | {name} |")
+    if honest:
+        strongest = max(honest, key=lambda result: result.bits)
+        lines.append(f"| strongest honest output | {len(honest)} | {strongest.bits:.0f} | {strongest.name} |")
     return lines
 
 

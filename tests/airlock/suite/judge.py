@@ -12,8 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from edgeml.airlock import gate, rules
+from edgeml import contract
+from edgeml.airlock import evidence, gate, inventory, rules, unwrap, views
 from edgeml.airlock.finding import CONTENT, Finding
+from edgeml.airlock.private import open_private
 
 from .release import copy_release, on_disk, papers
 from .table import Table
@@ -75,12 +77,12 @@ def judge(table: Table, make: Callable[[Path], Path], work: Path | None = None) 
     with tempfile.TemporaryDirectory(prefix="edgeml-judge-", dir=work) as temporary:
         home = Path(temporary)
         folder = make(home / "artifacts")
-        data, contract = on_disk(table)
+        data, rules_of_data = on_disk(table)
         manifest, validation = papers(table)
         size = sum(_size(Path(root) / name) for root, _, names in os.walk(folder) for name in names)
         began = time.perf_counter()
         verdict = gate.check(
-            [data], contract, folder, home / "out", manifest=manifest, validation=validation, state=home / "state"
+            [data], rules_of_data, folder, home / "out", manifest=manifest, validation=validation, state=home / "state"
         )
         seconds = time.perf_counter() - began
         written = _files(home / "out") | _files(home / "state")
@@ -114,6 +116,21 @@ def _files(folder: Path) -> dict[str, bytes]:
     """Every file below a folder, by its path, which may say too much as well."""
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return {str(path.relative_to(folder.parent)): path.read_bytes() for path in paths}
+
+
+def strongest(table: Table, make: Callable[[Path], Path]) -> float:
+    """The strongest evidence in bits that a folder's text gives of any row, below the thresholds as well."""
+    loaded = contract.load(on_disk(table)[1])
+    private = open_private([on_disk(table)[0]], loaded)
+    with tempfile.TemporaryDirectory(prefix="edgeml-judge-") as temporary:
+        taken = inventory.take([make(Path(temporary) / "artifacts")])
+    inside = unwrap.unwrap(taken.artifacts)
+    texts = list(views.of([*taken.artifacts, *inside.artifacts], frozenset(loaded.columns)))
+    examiner = evidence.examiner(texts, private)
+    for batch in private.batches():
+        examiner.feed(batch)
+    examiner.findings()
+    return examiner.strongest
 
 
 # --- what must not be in a verdict ------------------------------------------------------------------
