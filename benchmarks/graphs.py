@@ -56,7 +56,7 @@ def write_pipeline(folder: Path, graph: Graph) -> None:
             "outputs": {"dst": {"type": "uri_file"}},
             "code": "./src",
             "command": " ".join([_COMMAND, *("${{inputs." + name + "}}" for name in names)]),
-            "environment": "azureml:local@latest",
+            "environment": "azureml:local:1",
         }
         (folder / f"reads_{count}.yml").write_text(json.dumps(component, indent=1))  # JSON is YAML
     jobs = [

@@ -193,7 +193,7 @@ jobs:
   list:
     type: command
     command: ls ${{inputs.data}} > ${{outputs.names}}
-    environment: azureml:local@latest
+    environment: azureml:local:1
     inputs: {data: "${{parent.inputs.data}}"}
     outputs: {names: {type: uri_file}}
 """
