@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 COMPILE := $(BIN)/uv pip compile pyproject.toml --group build --universal --python-version 3.11 \
 	--generate-hashes --no-header --no-annotate --quiet
 
+APART := $(addprefix tests/,airlock check components conformance pipeline)
+
 .PHONY: help setup demo test lint format lock bench bench-ingest bench-run bench-demo bench-check bench-airlock clean
 .DEFAULT_GOAL := help
 
@@ -17,7 +19,9 @@ demo: $(VENV)/.runtime ## the whole loop on this machine: private rows in, regis
 	@$(BIN)/edgeml demo
 
 test: $(VENV)/.dev ## all tests; installs Node, Chromium and the rest where they are missing
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@# What needs neither servers nor a machine to itself runs on all processors, the rest by itself.
+	@$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS) $(APART)
+	@$(BIN)/python -m pytest $(PYTEST_ARGS) $(addprefix --ignore=,$(APART))
 
 lint: $(VENV)/.dev ## style, types, pipelines
 	@$(BIN)/ruff check .

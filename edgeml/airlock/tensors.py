@@ -46,8 +46,11 @@ FEW_BITS, FEW_ROWS = 20.0, 5
 CHANCE = 4
 NEARLY_ALL = 0.8  # of a tensor's numbers: then twice what chance does is enough
 SPARSEST = 5  # lattice points per row of the table, below which a column's single cells say little
+# How trees number their parts: the values of a column of small whole numbers, by nature.
+NUMBERED = frozenset(
+    f"{part}_{ids}" for part in ("nodes", "target", "class") for ids in ("treeids", "nodeids", "ids", "featureids")
+) | {"nodes_truenodeids", "nodes_falsenodeids", "nodes_hitrates"}
 THRESHOLDS = frozenset({"nodes_values", "nodes_values_as_tensor", "nodes_splits"})  # see `trees`
-NOT_NUMBERS = frozenset({"nodes_hitrates", "nodes_treeids", "nodes_nodeids", "nodes_truenodeids", "nodes_falsenodeids"})
 CONTINUOUS_BITS = {"float32": 20.0, "float16": 9.0, "bfloat16": 6.0}
 ULPS = {"float32": 1, "float16": 1 << 13, "bfloat16": 1 << 16}  # in units of float32's last place
 WINDOWS, GROUPS, PAIRS = 5_000, 200, 20_000
@@ -69,7 +72,7 @@ class Form(NamedTuple):
 def forms(file: str, place: Place) -> Iterator[Form]:
     """The readings of an array: as it stands, whole numbers also as decimals and as the bits of other types."""
     array = place.array
-    if array is None or array.size == 0 or place.role in NOT_NUMBERS:
+    if array is None or array.size == 0 or (place.role in NUMBERED and _says_nothing(array)):
         return
     kind = array.dtype.name
     if kind in ("float32", "float64"):
@@ -92,6 +95,12 @@ def forms(file: str, place: Place) -> Iterator[Form]:
                     plausible = np.isfinite(seen) & (np.abs(seen) > 1e-9) & (np.abs(seen) < 1e15)
                 if plausible.mean() > 0.5:
                     yield Form(file, place, "float32", _finite(seen))
+
+
+def _says_nothing(array: Array) -> bool:
+    """Whether numbers are references within as many parts, which must hold for the model to run, or one number."""
+    distinct = np.unique(array)
+    return distinct.size == 1 or bool(array.dtype.kind in "iu" and distinct[0] >= 0 and distinct[-1] < array.size)
 
 
 def _finite(array: Array) -> Array:

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 _CHECKED = "checked"  # folder of the cache: an empty file for each state of a pipeline in which no error was found
 
 
-def refusals(graph: Graph, state: str) -> list[Finding]:
+def refusals(graph: Graph, state: str, *, note: bool = True) -> list[Finding]:
     """The errors in a pipeline's files and in the scripts that its commands call.
 
-    `state` is the project's own folder, where what was found faultless is noted.
+    `state` is the project's own folder, where what was found faultless is noted, unless nothing is to be written.
     """
     checked = os.path.join(state, "cache", _CHECKED, _state_of(graph))
     if os.path.exists(checked):
@@ -28,7 +28,7 @@ def refusals(graph: Graph, state: str) -> list[Finding]:
     from edgeml.check.context import Context
 
     found = runnable.refusals(graph.sources, Context(os.path.dirname(state)))
-    if not found:
+    if note and not found:
         # Without room for the note it is only asked again.
         with contextlib.suppress(OSError):
             os.makedirs(os.path.dirname(checked), exist_ok=True)

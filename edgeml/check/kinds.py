@@ -461,6 +461,9 @@ def schema_of(document: Document) -> str:
     return match["name"] if match else ""
 
 
+_OF_COMPONENTS = frozenset({"name", "is_deterministic", "additional_includes"})
+
+
 def kind_of(document: Document) -> Fields | None:
     """The kind that a document says it is, by `$schema`, else by `type` and what only that kind has."""
     present = entries(document.root)
@@ -480,5 +483,5 @@ def kind_of(document: Document) -> Fields | None:
     if type_ in _TYPED and "name" in present:
         return _TYPED[type_]
     if "command" in present:
-        return COMMAND_COMPONENT if "name" in present else COMMAND_JOB
+        return COMMAND_COMPONENT if present.keys() & _OF_COMPONENTS else COMMAND_JOB
     return None
