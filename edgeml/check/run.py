@@ -26,7 +26,7 @@ def check(
     """
     from edgeml import project
 
-    context = Context(str(project.root()), frozenset(ready))
+    context = Context(project.root_folder(), frozenset(ready))
     files = sorted({os.path.relpath(file) for path in paths or _default(context.root) for file in _files(path)})
     if not files:
         raise EdgemlError("there is no YAML file to check; name one, or a folder that has some")
@@ -50,7 +50,7 @@ def fix(paths: list[str]) -> list[str]:
     """
     from edgeml import project
 
-    context = Context(str(project.root()))
+    context = Context(project.root_folder())
     files = {os.path.relpath(file) for path in paths or _default(context.root) for file in _files(path)}
     return environments.fix(context, files)
 

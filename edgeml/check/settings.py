@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Iterator
 from difflib import get_close_matches
 
@@ -64,6 +63,8 @@ def check(path: str, context: Context) -> tuple[Document, list[Finding]]:
     with open(path, "rb") as stream:
         text = stream.read().decode("utf-8", "replace")
     document = Document(path, None, text.splitlines())
+    import tomllib  # of no use to the many files that are no settings
+
     try:
         content = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
