@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 COMPILE := $(BIN)/uv pip compile pyproject.toml --group build --universal --python-version 3.11 \
 	--generate-hashes --no-header --no-annotate --quiet
 
-.PHONY: help setup demo test lint format lock bench bench-ingest bench-run bench-demo clean
+.PHONY: help setup demo test lint format lock bench bench-ingest bench-run bench-demo bench-airlock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -34,7 +34,7 @@ lock: $(VENV)/.dev ## compile the locks anew from pyproject.toml
 	@$(BIN)/uv pip compile pyproject.toml --extra train --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-annotate --quiet -c requirements/dev.lock -o environments/training/requirements.lock
 
-bench: bench-run bench-ingest bench-demo ## all benchmarks (slow)
+bench: bench-run bench-ingest bench-demo bench-airlock ## all benchmarks (slow)
 
 bench-ingest: $(VENV)/.dev ## ingest against a bare download
 	@$(BIN)/python benchmarks/ingest.py
@@ -43,6 +43,9 @@ bench-run: $(VENV)/.dev ## edgeml run against other runners, then on large graph
 	@$(BIN)/python benchmarks/run.py
 	@echo
 	@$(BIN)/python benchmarks/scale.py
+
+bench-airlock: $(VENV)/.dev ## the whole leak suite against the egress gate and other scanners
+	@$(BIN)/python benchmarks/airlock.py
 
 bench-demo: $(VENV)/.dev ## where the seconds of `make demo` go
 	@$(BIN)/python benchmarks/demo.py

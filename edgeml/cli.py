@@ -27,6 +27,7 @@ VERBS = {
     "cache": "look at the cache of finished steps, or bound it",
     "storage": "start, stop or look at the embedded blob storage",
     "data": "push, list, pull or synthesize private data",
+    "airlock": "decide what may leave, verify what left",
     "register": "register the model that a run released",
     "models": "list registered models and name the champion",
     "report": "write a run's report: one HTML page and its plots",

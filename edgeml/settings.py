@@ -47,6 +47,14 @@ class Registry(Section):
     model: str = Field(default="model", description="name under which `edgeml register` registers")
 
 
+class Airlock(Section):
+    """The egress gate."""
+
+    public_keys: list[str] = Field(
+        default_factory=list, description="gates on other machines whose signature counts: their `key.pub`"
+    )
+
+
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="EDGEML_", env_nested_delimiter="_", env_nested_max_split=1, extra="forbid", frozen=True
@@ -55,6 +63,7 @@ class Settings(BaseSettings):
     storage: Storage = Storage()
     datastores: Datastores = Datastores()
     registry: Registry = Registry()
+    airlock: Airlock = Airlock()
 
     @classmethod
     def settings_customise_sources(

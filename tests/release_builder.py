@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,8 +21,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from edgeml.airlock import seal
+
 COMPONENTS = Path(__file__).parents[1] / "components"
-COMPONENT = COMPONENTS / "release_artifacts" / "release_artifacts.py"
+COMPONENT = COMPONENTS / "release_artifacts" / "component.yml"
 QUARTERS = ("lowest quarter", "second quarter", "third quarter", "highest quarter")
 SLICED = ("mean_radius", "mean_texture")
 K = 10
@@ -30,7 +36,7 @@ _folder = tempfile.TemporaryDirectory(prefix="edgeml-release-")
 
 @dataclass(frozen=True)
 class Artifacts:
-    """The five inputs of release_artifacts, in one folder."""
+    """The inputs of release_artifacts, in one folder."""
 
     folder: Path
 
@@ -69,14 +75,25 @@ def artifacts(destination: Path, task: str = "classification") -> Artifacts:
     return Artifacts(destination)
 
 
-def release(made: Artifacts, destination: Path) -> subprocess.CompletedProcess[str]:
-    """Run the component as the engine would: a process of its own, in its own folder."""
-    command: list[Any] = [sys.executable, COMPONENT.name, "--model", made.model, "--evaluation", made.evaluation]
-    command += ["--manifest", made.folder / "manifest.json", "--validation", made.folder / "validation.json"]
-    command += ["--contract", made.folder / "contract.yml", "--release", destination]
-    step = {**os.environ, "PYTHONPATH": str(COMPONENTS)}  # where additional_includes come from
+def airlock_state() -> Path:
+    """The folder of the gate that released what is built here, with the key that signed it."""
+    return Path(_folder.name) / "airlock"
+
+
+def release(
+    made: Artifacts, destination: Path, *more: str, state: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the component's command as the engine would: a process of its own, in a snapshot of the package."""
+    paths = {"model": made.model, "evaluation": made.evaluation, "table": made.folder / "table"}
+    paths |= {name: made.folder / f"{name}.json" for name in ("manifest", "validation")}
+    paths |= {"contract": made.folder / "contract.yml", "release": destination}
+    line = re.sub(r"\$\[\[.*?\]\]", "", yaml.safe_load(COMPONENT.read_text())["command"])
+    for name, path in paths.items():
+        line = re.sub(r"\$\{\{(inputs|outputs)\." + name + r"\}\}", shlex.quote(str(path)), line)
+    line = line.replace("python ", shlex.quote(sys.executable) + " ", 1) + "".join(f" {word}" for word in more)
+    environment = {**os.environ, "EDGEML_AIRLOCK_STATE": str(state or airlock_state())}
     return subprocess.run(
-        [str(part) for part in command], cwd=COMPONENT.parent, env=step, capture_output=True, text=True
+        ["bash", "-c", line], cwd=COMPONENTS.parent, env=environment, capture_output=True, text=True, check=False
     )
 
 
@@ -91,6 +108,10 @@ def run_folder(
     """A run folder as the engine leaves it, with a release made by the component."""
     source = _run(task, promote)
     shutil.copytree(source, destination, symlinks=True)
+    for folder in destination.parents:
+        if (folder / ".edgeml").is_dir():
+            trust(folder / ".edgeml" / "airlock")
+            break
     record = read_json(destination / "run.json")
     record |= {"run": destination.name, "started": started, "status": status}
     if status == "failed":
@@ -99,14 +120,28 @@ def run_folder(
     return destination
 
 
+def trust(state: Path) -> None:
+    """Let a project believe the gate that released what is built here, as if it were its own."""
+    state.mkdir(exist_ok=True)
+    seal.publish(state, seal.public(seal.key_of(airlock_state())))
+
+
 def reseal(release_folder: Path) -> None:
     """Write egress.json anew for what the folder holds: a release that differs, not one tampered with."""
-    files = sorted(path for path in release_folder.iterdir() if path.name != "egress.json")
+    papers = ("egress.json", "egress.sig")
+    files = sorted(path for path in release_folder.iterdir() if path.name not in papers)
     verdict = read_json(release_folder / "egress.json")
     verdict["files"] = [
         {"name": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path.read_bytes())} for path in files
     ]
     write_json(release_folder / "egress.json", verdict)
+    sign(release_folder)
+
+
+def sign(release_folder: Path) -> None:
+    """Sign egress.json, whatever it says, as the gate would."""
+    signature = seal.sign((release_folder / "egress.json").read_bytes(), seal.key_of(airlock_state()))
+    (release_folder / "egress.sig").write_bytes(signature)
 
 
 def _sha256(data: bytes) -> str:
@@ -210,7 +245,14 @@ def _fail(run: Path, record: dict[str, Any]) -> None:
 # --- the training itself --------------------------------------------------------------------------
 
 
-def _lineage(folder: Path, contract: str, columns: list[str], rows: int) -> None:
+def _lineage(folder: Path, contract: str, table: dict[str, Any]) -> None:
+    """The private rows, and what ingest_blobs and validate_data say of them."""
+    import polars as pl
+
+    frame = pl.DataFrame({"patient_id": [f"P{row:06d}" for row in range(len(next(iter(table.values()))))]} | table)
+    columns, rows = frame.columns, frame.height
+    (folder / "table").mkdir()
+    frame.write_parquet(folder / "table" / "part-00000.parquet")
     blobs = [{"name": "patients/part-0.csv", "bytes": 120_000, "rows": rows, "sha256": _sha256(b"part-0")}]
     write_json(
         folder / "manifest.json",
@@ -427,8 +469,8 @@ def _classification() -> Path:
             },
         },
     )
-    columns = ["patient_id", *names, "diagnosis"]
-    _lineage(folder, _contract("breast_cancer", "diagnosis", "classification", names, SLICED), columns, len(y))
+    table = {name: data.data[:, index] for index, name in enumerate(names)} | {"diagnosis": y.tolist()}
+    _lineage(folder, _contract("breast_cancer", "diagnosis", "classification", names, SLICED), table)
     return folder
 
 
@@ -498,5 +540,6 @@ def _regression() -> Path:
             "champion": None,
         },
     )
-    _lineage(folder, _contract("diabetes", "progression", "regression", names, ()), [*names, "progression"], len(y))
+    table = {name: data.data[:, index] for index, name in enumerate(names)} | {"progression": y}
+    _lineage(folder, _contract("diabetes", "progression", "regression", names, ()), table)
     return folder

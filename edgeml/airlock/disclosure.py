@@ -224,6 +224,8 @@ def _small(file: str, place: str, item: _Value, k: int) -> Iterator[Finding]:
         yield Finding(FREEDOM.id, file, place, message, "fit fewer parameters or more rows")
     holders = keys if item.path[-1:] == ("[]",) else keys[:-1]
     counted = _counts(last) or (any(map(_holds_counts, holders)) and not _other(last))
+    if keys[-1:] == ["matrix"] and item.path[-2:] == ("[]", "[]"):  # of whole numbers: of what was confused with what
+        counted = item.value.half >= 0.5
     if 0 < value < k and value == int(value) and counted:
         message = f"a count of 1 to {k - 1} rows stands here"
         fix = f"merge or leave out groups of fewer than {k}, or round counts to a multiple of five"

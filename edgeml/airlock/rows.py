@@ -55,11 +55,11 @@ class _Key(NamedTuple):
 class Rows:
     """The examiner of rows of numbers."""
 
-    def __init__(self, corpus: Corpus, private: Private) -> None:
+    def __init__(self, corpus: Corpus, private: Private, names: list[str] | None = None) -> None:
         import numpy as np
 
         self._corpus, self._private = corpus, private
-        self._names = bits.numeric(private)
+        self._names = bits.numeric(private) if names is None else names
         self._columns = [private.profile.numbers[name] for name in self._names]
         self._public = np.array([private.columns[name].public for name in self._names], dtype=bool)
         self._keys: list[_Key] = []
@@ -250,7 +250,8 @@ def _buckets(column: Numbers, stream: Stream) -> _Buckets:
     # In units of the range; in float32, which is twice as fast and errs by less than the slack that is added.
     value = np.clip((stream.value - column.low) / span, -9.0, 9.0).astype(np.float32)
     half = np.clip(stream.half / span, 0.0, 9.0).astype(np.float32) + np.float32(1e-6)
-    value[np.isnan(value)] = np.float32(99.0)
+    gone = np.isnan(value) | np.isnan(half)
+    value[gone], half[gone] = np.float32(99.0), np.float32(0.0)
     low, high = value - half, value + half
     inside = (high >= 0) & (low <= 1)
     ends = [np.clip(end * _STEPS, 0, _STEPS - 1).astype(np.int32) for end in (low, high)]

@@ -1,4 +1,4 @@
-"""A release folder, read once and verified against its egress verdict."""
+"""A release folder, read once and verified: the signature of its egress verdict, and every file that this names."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from edgeml.airlock import seal
 from edgeml.errors import EdgemlError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edgeml.engine.runs import Run
 
 VERDICT = "egress.json"
 MODEL = "model.onnx"
-RULES_VERSIONS = ("1",)
+SIGNATURE = "egress.sig"
+RULES_VERSIONS = ("2",)
 LARGEST = 64 << 20  # bytes of one file; the gate's own budgets are smaller
 
 
@@ -77,8 +81,11 @@ def of(run: Run) -> Release:
     return verify(folder)
 
 
-def verify(folder: str) -> Release:
-    """Read a release folder and compare every file with the egress verdict; whatever differs is refused."""
+def verify(folder: str, trusted: Sequence[str] | None = None) -> Release:
+    """Read a release folder and compare every file with the signed egress verdict; whatever differs is refused.
+
+    `trusted` are the public keys whose signature counts, without them the settings' and this machine's own gate's.
+    """
     names = sorted(os.listdir(folder))
     if VERDICT not in names:
         raise EdgemlError(f"{folder} holds no {VERDICT}, so nothing was released; run the pipeline again", 1)
@@ -92,16 +99,26 @@ def verify(folder: str) -> Release:
         listed = {str(file["name"]): (file["bytes"], file["sha256"]) for file in verdict["files"]}
     except (KeyError, TypeError):
         raise EdgemlError(f"{os.path.join(folder, VERDICT)} lists no files; run the pipeline again", 1) from None
-    if extra := sorted(set(names) - set(listed) - {VERDICT}):
+    if extra := sorted(set(names) - set(listed) - {VERDICT, SIGNATURE}):
         raise EdgemlError(f"{folder} holds {len(extra)} files that the egress gate did not release; remove them", 1)
-    for name, seal in listed.items():
+    for name, expected in listed.items():
         if name not in files:
             raise EdgemlError(f"{folder} lacks {name}, which the egress gate released; run the pipeline again", 1)
-        if seal != (len(files[name]), hashlib.sha256(files[name]).hexdigest()):
+        if expected != (len(files[name]), hashlib.sha256(files[name]).hexdigest()):
             raise EdgemlError(f"{name} in {folder} is not what the egress gate released; run the pipeline again", 1)
     if MODEL not in files:
         raise EdgemlError(f"{folder} holds no {MODEL}; run the pipeline again", 1)
+    if SIGNATURE not in files:
+        raise EdgemlError(f"{folder} holds no {SIGNATURE}, so no gate answers for it; run the pipeline again", 1)
+    seal.verify(files[VERDICT], files[SIGNATURE], _trusted() if trusted is None else trusted)
     return Release(folder, files)
+
+
+def _trusted() -> list[str]:
+    from edgeml import settings
+    from edgeml.airlock import ledger
+
+    return seal.trusted(ledger.state(), settings.load().airlock.public_keys)
 
 
 def summary(verdict: dict[str, Any]) -> str:

@@ -279,11 +279,24 @@ def without(file: str) -> Callable[[Path], None]:
     return spoil
 
 
+def foreign_signature(run: Path) -> None:
+    """Signed by a gate that nobody here knows."""
+    from edgeml.airlock import seal
+
+    state = run / "elsewhere"
+    state.mkdir()
+    verdict = (released(run) / "egress.json").read_bytes()
+    (released(run) / "egress.sig").write_bytes(seal.sign(verdict, seal.key_of(state)))
+
+
 FINDING = {"rule": "count.small", "file": "metrics.json", "detail": "$.rows: a count below k=10 must be suppressed"}
 SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a changed model": (append("model.onnx", b"\0"), "model.onnx"),
     "a changed metric": (change("metrics.json", rows=999), "metrics.json"),
     "a changed verdict": (change("egress.json", files=[]), "did not release"),
+    "a changed verdict of the same files": (change("egress.json", waivers=[1]), "does not hold"),
+    "no signature": (lambda run: (released(run) / "egress.sig").unlink(), "no gate answers"),
+    "another gate's signature": (foreign_signature, "not trusted"),
     "another file": (lambda run: (released(run) / "rows.csv").write_text("1"), "did not release"),
     "a missing file": (lambda run: (released(run) / "curves.json").unlink(), "lacks curves.json"),
     "no verdict": (lambda run: (released(run) / "egress.json").unlink(), "no egress.json"),
@@ -291,7 +304,7 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a verdict that is a list": (lambda run: (released(run) / "egress.json").write_text("[]"), "egress.json"),
     "a refusal": (change("egress.json", released=False, findings=[FINDING]), "count.small"),
     "nearly released": (change("egress.json", released="true"), "released nothing"),
-    "unknown rules": (change("egress.json", rules_version="2"), "update edgeml"),
+    "unknown rules": (change("egress.json", rules_version="1"), "update edgeml"),
     "a link": (relink, "regular file"),
     "a folder": (lambda run: (released(run) / "plots").mkdir(), "regular file"),
     "a release elsewhere": (escape, "outside"),

@@ -103,8 +103,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with its report, for the tests that only look."""
-    run = run_folder(tmp_path_factory.mktemp("written") / "train-a")
-    assert main(["report", str(run)]) == 0
+    folder = tmp_path_factory.mktemp("written")
+    (folder / "edgeml.toml").write_text("")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        run = run_folder(folder / ".edgeml" / "runs" / "train-a")
+        assert main(["report", str(run)]) == 0
     return run
 
 
@@ -318,9 +322,9 @@ def test_a_refusal_of_the_gate_is_told_with_its_findings(project: Path) -> None:
     folder = (run / "outputs" / "release").resolve()
     shutil.rmtree(folder)
     (run / "outputs" / "release").unlink()
-    assert release(made, folder).returncode == 1
+    assert release(made, folder).returncode == 2
     record = read_json(run / "run.json") | {"status": "failed", "outputs": {}}
-    record["steps"][-1] |= {"status": "failed", "exit_code": 1, "outputs": {}}
+    record["steps"][-1] |= {"status": "failed", "exit_code": 2, "outputs": {}}
     write_json(run / "run.json", record)
     page = report(run)
     assert Outline(page).titles(1) == ["Nothing was released"]

@@ -1,27 +1,74 @@
-"""The canonical form of an ONNX model: the same numbers and operators, none of its free text and names."""
+"""The canonical form of an ONNX model: the same operators, none of its free text and names, its weights trimmed.
+
+The last bits of a weight change no prediction, but could carry anything. `mantissa_bits` says how many
+bits of a weight's mantissa leave; the others become zero, rounded to the nearest. What decides by
+comparison keeps all its bits, because a row next to it would go another way: thresholds of trees, edges
+of bins, keys of tables, and what is subtracted (a mean, whose error a small spread would magnify).
+`deviation` measures what the trimming did to the predictions; who calls refuses what is too much.
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx import numpy_helper
-from strict_json import OPAQUE_RUN, Refused
+
+from edgeml.airlock.finding import POLICY, Rule
+from edgeml.airlock.strict_json import OPAQUE_RUN, Refused
 
 DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})  # "" and "ai.onnx" are the same
 MICROSOFT_OPERATORS = frozenset({"Tokenizer"})  # what skl2onnx needs for text features
 UNUSED_ELEMENTS = 16  # skl2onnx leaves a short, unused list of classes in some models
 COMMENTARY = ["doc_string", "metadata_props", "denotation", "value_info", "quantization_annotation"]
 COMMENTARY += ["overload", "device_configurations"]
+MANTISSA_BITS = 10  # the least at which no model of ours changed by more than 1e-3, see docs/egress-gate.md
+# whose constant inputs decide or are subtracted
+# fmt: off
+EXACT_OPERATORS = frozenset((
+    "Sub", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "Where", "Clip", "Floor", "Round", "Cast",
+    "Mod", "TreeEnsemble", "Gather", "ScatterND", "QuantizeLinear", "DequantizeLinear", "QLinearMatMul",
+    "QLinearConv", "QLinearAdd", "QGemm", "ArrayFeatureExtractor",
+))
+# fmt: on
+# the attributes that are weights
+# fmt: off
+WEIGHTS = frozenset((
+    "coefficients", "intercepts", "scale", "class_weights", "target_weights", "leaf_weights", "base_values", "rho",
+    "prob_a", "prob_b", "class_weights_as_tensor", "target_weights_as_tensor", "base_values_as_tensor",
+))
+# fmt: on
+FIELDS = {np.dtype("float16"): ("uint16", 10), np.dtype("float32"): ("uint32", 23), np.dtype("float64"): ("uint64", 52)}
+
+_ANEW = "What cannot be written anew by its meaning does not leave at all."
+RULES = (
+    Rule("onnx.parse", POLICY, "the file is an ONNX model and nothing else", "Fields that ONNX does not define, and "
+         "bytes behind the model, are read by nobody but the one they are meant for.", waivable=False),
+    Rule("onnx.check", POLICY, "the model passes ONNX's own checker", _ANEW, waivable=False),
+    Rule("onnx.interface", POLICY, "inputs and outputs are those of signature.json", "Their names are the only ones "
+         "that survive, so they must be names that the contract knows.", waivable=False),
+    Rule("onnx.unused", POLICY, "every number serves an output", "Numbers that no output depends on serve no "
+         "prediction.", waivable=False),
+    Rule("onnx.domain", POLICY, "operators are ONNX's own", "An operator that is not defined by ONNX can do and hold "
+         "anything.", waivable=False),
+    Rule("onnx.structure", POLICY, "no functions, training graphs or sparse tensors", "The models of the components "
+         "need none, and each is one more place to look into.", waivable=False),
+    Rule("onnx.external", POLICY, "all tensors are in the file", _ANEW, waivable=False),
+)  # fmt: skip
 
 
-def rewrite_model(data: bytes, inputs: list[str], outputs: list[str], metadata: dict[str, str]) -> bytes:
+
+def rewrite(
+    data: bytes, inputs: list[str], outputs: list[str], metadata: dict[str, str], mantissa_bits: int | None = None
+) -> bytes:
     """The canonical form of a model: same numbers and operators, none of its free text and names.
 
-    Only the names of its `inputs` and `outputs` survive. `metadata` becomes its only metadata.
+    Only the names of its `inputs` and `outputs` survive. `metadata` becomes its only metadata. With
+    `mantissa_bits` the weights are trimmed; measure what that changes with `deviation`.
     """
     model = onnx.ModelProto()
     try:
@@ -46,6 +93,8 @@ def rewrite_model(data: bytes, inputs: list[str], outputs: list[str], metadata: 
         raise Refused("onnx.unused", f"carries {unused} numbers that no output depends on")
     everything = list(_messages(model))
     _strip(everything)
+    if mantissa_bits is not None:
+        trim(model.graph, mantissa_bits)
     _rename(model, everything)
     used = {m.domain for m in everything if isinstance(m, onnx.NodeProto)}
     imported = {(_domain(o.domain), o.version) for o in model.opset_import}
@@ -176,3 +225,89 @@ def _rename(model: Any, everything: list[Any]) -> None:
                 tensor.ClearField("name")
         elif isinstance(message, onnx.TensorShapeProto.Dimension) and message.dim_param:
             message.dim_param = axes.setdefault(message.dim_param, f"d{len(axes)}")
+
+
+# --- the last bits of the weights -----------------------------------------------------------------
+
+
+def trim(graph: Any, bits: int) -> int:
+    """Round the weights of a graph and of its subgraphs to `bits` of mantissa; returns how many there are."""
+    exact: set[str] = set()
+    nodes = [message for message in _messages(graph) if isinstance(message, onnx.NodeProto)]
+    for node in nodes:
+        if node.op_type in EXACT_OPERATORS:
+            exact |= set(node.input)
+    trimmed = 0
+    for message in _messages(graph):
+        if isinstance(message, onnx.GraphProto):
+            for tensor in message.initializer:
+                if tensor.name not in exact:
+                    trimmed += _trim_tensor(tensor, bits)
+        elif isinstance(message, onnx.NodeProto):
+            for attribute in message.attribute:
+                constant = message.op_type == "Constant" and exact.isdisjoint(message.output)
+                if attribute.name not in WEIGHTS and not constant:
+                    continue
+                if attribute.HasField("t"):
+                    trimmed += _trim_tensor(attribute.t, bits)
+                if attribute.floats:
+                    rounded = rounded_to(np.array(attribute.floats, dtype=np.float32), bits)
+                    attribute.floats[:] = rounded.tolist()
+                    trimmed += rounded.size
+    return trimmed
+
+
+def _trim_tensor(tensor: Any, bits: int) -> int:
+    array = numpy_helper.to_array(tensor)
+    if array.dtype not in FIELDS:
+        return 0
+    tensor.CopyFrom(numpy_helper.from_array(rounded_to(array, bits), tensor.name))
+    return int(array.size)
+
+
+def rounded_to(values: np.ndarray[Any, Any], bits: int) -> np.ndarray[Any, Any]:
+    """Numbers with at most `bits` bits of mantissa, the nearest; what is not finite stays."""
+    kind, mantissa = FIELDS[values.dtype]
+    spare = mantissa - bits
+    if spare <= 0:
+        return values
+    whole = values.copy().view(kind)  # sign and mantissa as one whole number: its carry is the exponent's
+    one = whole.dtype.type(1)
+    shift = whole.dtype.type(spare)
+    with np.errstate(over="ignore"):
+        rounded = ((whole + (one << (shift - one))) >> shift) << shift
+    found = rounded.view(values.dtype)
+    return np.where(np.isfinite(values) & np.isfinite(found), found, values)
+
+
+def deviation(before: bytes, after: bytes, batches: Iterable[Mapping[str, np.ndarray[Any, Any]]]) -> float:
+    """The largest difference between what two models predict on some batches of inputs (by name).
+
+    Absolute for numbers within [-1, 1] (probabilities), else relative to the largest; infinite where one is
+    finite and the other not, or where they differ in form. Call it with models that were examined: it
+    runs them in this process.
+    """
+    from edgeml.airlock.activations import Failed, session
+
+    try:
+        first, second = (session(onnx.load_from_string(data), everything=False) for data in (before, after))
+    except Failed:
+        raise Refused("onnx.check", "does not run") from None
+    largest, scale = 0.0, 1.0
+    for batch in batches:
+        try:
+            pairs = list(zip(first.run(None, dict(batch)), second.run(None, dict(batch)), strict=True))
+        except Exception:  # its message may quote the rows
+            raise Refused("onnx.check", "does not run on the rows") from None
+        for one, other in pairs:
+            if isinstance(one, list):  # of maps
+                one, other = (np.array([list(row.values()) for row in rows]) for rows in (one, other))
+            if one.dtype.kind != "f":
+                continue  # a label follows from the numbers, and a tie may fall either way
+            finite = np.isfinite(one)
+            if one.shape != other.shape or (finite != np.isfinite(other)).any():
+                return float("inf")
+            if finite.any():
+                scale = max(scale, float(np.abs(one[finite]).max()))
+                largest = max(largest, float(np.abs(one[finite] - other[finite]).max()))
+    return largest / scale

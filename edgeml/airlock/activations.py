@@ -1,0 +1,252 @@
+"""Private rows among a model's constants in any space that the model itself computes.
+
+Every output of every operator is made an output of the graph, the model runs on the private rows without
+optimisation, and what comes out is compared with the constants: a model that keeps scaled, rotated or
+otherwise prepared rows must hold them in the very space in which it compares them. Nothing needs to be
+known of the preparation.
+
+Rows of an activation and rows of the constants of the same width are projected on one random vector,
+sorted and matched by bands; what the band lets through is compared element by element (to 1e-4 of the
+standard deviation). A match is evidence as far as its cells are rare among the rows; patterns that k or
+more rows share are none. Where the activation is narrow, decoys (the columns shifted against each other)
+tell how many matches chance gives.
+
+Not seen: rows that are stored but that nothing is compared with, and models that keep only 0/1 features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+import onnxruntime
+import pyarrow as pa
+
+from edgeml.airlock.finding import CONTENT, Finding, Rule
+from edgeml.airlock.model_inputs import Plan
+from edgeml.airlock.onnx_walk import Place
+
+STORED = Rule(
+    "model.stored-rows", CONTENT, "rows in prepared form",
+    "constants of the model equal what it computes of single private rows", waivable=False,
+)  # fmt: skip
+RULES = (STORED,)
+
+TOLERANCE = 1e-4  # of an activation's standard deviation
+CELLS, ROW_BITS = 4, 60.0
+FEW_ROWS, FEW_BITS, CHANCE = 5, 20.0, 4
+NARROW = 6  # at and below this width matches are judged by decoys
+COMMON = 0.1  # a cell that this share of the rows holds says nothing
+REFERENCE = 4096
+ELEMENTS = 8_000_000  # of all activations of a chunk
+CANDIDATES = 200_000
+Array = np.ndarray[Any, Any]
+
+
+class Constant(NamedTuple):
+    where: str
+    values: Array  # (m, p) float64
+    projected: Array  # m, of what is not ordered
+
+
+class Space:
+    """The rows of one activation, against all constants of its width."""
+
+    def __init__(self, width: int, first: Array, constants: list[tuple[str, Array]], k: int) -> None:
+        self.k, self.width = k, width
+        self.reference = first[np.isfinite(first).any(axis=1)][:REFERENCE]
+        if not self.reference.size:
+            self.reference = np.zeros((1, width))
+        known = np.isfinite(self.reference)
+        count = np.maximum(known.sum(axis=0), 1)
+        cells = np.where(known, self.reference, 0)
+        with np.errstate(all="ignore"):
+            mean = cells.sum(axis=0) / count
+            spread = np.sqrt((np.where(known, self.reference - mean, 0) ** 2).sum(axis=0) / count)
+        self.spread = np.where(np.isfinite(spread) & (spread > 0), spread, 1.0)
+        self.vector = np.random.default_rng(width).standard_normal(width) / self.spread
+        self.band = TOLERANCE * np.sqrt(width) * 4
+        self.constants = []
+        for where, values in constants:
+            shaped = values.reshape(-1, width)
+            self.constants.append(Constant(where, shaped, self._project(shaped)))
+        self.matches = [np.zeros(len(c.values), dtype=np.int64) for c in self.constants]
+        self.bits = [np.zeros(len(c.values)) for c in self.constants]
+        self.cells = [np.zeros(len(c.values), dtype=np.int64) for c in self.constants]
+        self.chance = [np.zeros(len(c.values), dtype=np.int64) for c in self.constants]
+
+    def _project(self, rows: Array) -> Array:
+        with np.errstate(all="ignore"):  # a missing cell must meet a missing cell
+            return np.asarray(np.where(np.isfinite(rows), rows, 3 * self.spread) @ self.vector)
+
+    def feed(self, rows: Array) -> None:
+        projected = self._project(rows)
+        order = np.argsort(projected)
+        for index, constant in enumerate(self.constants):
+            for match in self._pairs(rows, projected[order], order, constant):
+                self.matches[index][match] += 1
+        if self.width <= NARROW and self.width > 1:
+            shifted = np.stack([np.roll(rows[:, i], 17 * i * i + i) for i in range(self.width)], axis=1)
+            projected = self._project(shifted)
+            order = np.argsort(projected)
+            for index, constant in enumerate(self.constants):
+                for match in self._pairs(shifted, projected[order], order, constant):
+                    self.chance[index][match] += 1
+
+    def _pairs(self, rows: Array, sorted_: Array, order: Array, constant: Constant) -> Iterator[int]:
+        """The constant's rows that a row equals, once for each such row."""
+        left = np.searchsorted(sorted_, constant.projected - self.band)
+        right = np.searchsorted(sorted_, constant.projected + self.band, "right")
+        left[~np.isfinite(constant.projected)] = right[~np.isfinite(constant.projected)] = 0
+        times = np.minimum(right - left, 64)
+        which = np.repeat(np.arange(times.size), times)[:CANDIDATES]
+        if not which.size:
+            return
+        nth = np.arange(which.size) - np.repeat(np.cumsum(times) - times, times)[:CANDIDATES]
+        against = order[left[which] + nth]
+        for start in range(0, which.size, 4096):
+            some = slice(start, start + 4096)
+            ours, theirs = constant.values[which[some]], rows[against[some]]
+            with np.errstate(all="ignore"):
+                near = np.abs(ours - theirs) <= TOLERANCE * self.spread + 1e-6 * np.abs(theirs)
+            both = ~np.isfinite(ours) & ~np.isfinite(theirs)
+            yield from which[some][(near | both).all(axis=1)].tolist()
+
+    def judge(self, total: int) -> Iterator[tuple[str, int, int, float]]:
+        """Where, rows, cells and bits of what cannot be chance."""
+        for index, constant in enumerate(self.constants):
+            matched = self.matches[index]
+            rare = np.flatnonzero((matched > 0) & (matched < self.k))
+            if not rare.size:
+                continue
+            scores = [self._evidence(constant.values[row]) for row in rare[:2000]]
+            penalty = np.log2(max(total, 1)) + np.log2(len(constant.values))
+            bits = np.array([score for score, _ in scores]) - penalty
+            cells = np.array([count for _, count in scores])
+            strong = (bits >= ROW_BITS) & (cells >= CELLS)
+            few = (bits >= FEW_BITS) & (cells >= 2)
+            best = int(np.argmax(bits))
+            if strong.any() or few.sum() >= FEW_ROWS:
+                yield constant.where, int(max(strong.sum(), few.sum())), int(cells[best]), float(bits[best])
+            elif 1 < self.width <= NARROW:
+                telling = np.count_nonzero(cells >= 2)
+                if telling >= self.k and rare.size > CHANCE * (np.count_nonzero(self.chance[index]) + 1):
+                    yield constant.where, int(rare.size), int(cells[best]), float(max(bits[best], 0))
+
+    def _evidence(self, row: Array) -> tuple[float, int]:
+        with np.errstate(all="ignore"):
+            near = np.abs(self.reference - row) <= TOLERANCE * self.spread + 1e-6 * np.abs(row)
+        both = ~np.isfinite(self.reference) & ~np.isfinite(row)
+        share = (near | both).sum(axis=0) / len(self.reference)
+        telling = share <= COMMON
+        bits = -np.log2(np.maximum(share, 1 / len(self.reference))) + np.where(share * len(self.reference) <= 1, 4, 0)
+        return float(bits[telling].sum()), int(telling.sum())
+
+
+class Failed(Exception):  # noqa: N818
+    """The model does not run on the private rows."""
+
+
+def session(model: Any, everything: bool) -> Any:
+    """An unoptimised session with one thread, optionally with all intermediate values as outputs; or Failed."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for node in copy.graph.node:
+        if node.op_type == "StringNormalizer":  # its default locale is one that machines lack: nothing would load
+            kept = [attribute for attribute in node.attribute if attribute.name != "locale"]
+            del node.attribute[:]
+            node.attribute.extend([*kept, onnx.helper.make_attribute("locale", "C")])
+    del copy.graph.value_info[:]
+    for port in [*copy.graph.input, *copy.graph.output]:
+        if port.type.tensor_type.HasField("shape") and port.type.tensor_type.shape.dim:
+            port.type.tensor_type.shape.dim[0].dim_param = "rows"
+    if everything:
+        known = {port.name for port in copy.graph.output}
+        for node in copy.graph.node:
+            copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in node.output if name not in known | {""})
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # messages quote values
+    options.enable_mem_pattern = False
+    try:
+        return onnxruntime.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception:
+        raise Failed("the runtime does not load it") from None
+
+
+class Run:
+    """One model under one plan of feeding it, which may fail at any batch: `failed` then says why."""
+
+    def __init__(self, model: Any, plan: Plan, constants: list[Place], k: int) -> None:
+        self.plan, self.k = plan, k
+        self.session = session(model, everything=True)
+        self.names = [port.name for port in self.session.get_outputs()]
+        self.constants = [(p.where, a) for p in constants for a in _shapes(p)]
+        self.spaces: dict[str, Space | None] = {}
+        self.rows, self.chunk = 0, 0
+
+    def feed(self, batch: pa.RecordBatch) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Run on all rows; yields what each chunk gave (with the inputs), and from which row on."""
+        start = 0
+        while start < batch.num_rows:
+            size = self.chunk or min(16, batch.num_rows)
+            feeds = self.plan.feeds(batch.slice(start, size))
+            values = dict(feeds)
+            try:
+                values.update(zip(self.names, self.session.run(self.names, feeds), strict=True))
+            except Exception:
+                raise Failed("the runtime cannot run it on the private rows") from None
+            size = len(next(iter(feeds.values())))
+            if not self.chunk:
+                width = sum(v.size for v in values.values() if isinstance(v, np.ndarray)) // size + 1
+                self.chunk = int(np.clip(ELEMENTS // width, 16, 8192))
+                continue  # again, as one whole chunk
+            self._compare(values, size)
+            yield start, values
+            start += size
+            self.rows += size
+
+    def _compare(self, values: dict[str, Any], size: int) -> None:
+        for name, value in values.items():
+            if not isinstance(value, np.ndarray) or value.dtype.kind != "f" or self.spaces.get(name, 0) is None:
+                continue
+            if value.ndim == 0 or value.shape[0] != size or size == 0:
+                continue
+            rows = value.reshape(size, -1).astype(np.float64)
+            if name not in self.spaces:
+                self.spaces[name] = self._space(rows)
+            space = self.spaces[name]
+            if space is not None and rows.shape[1] == space.width:
+                space.feed(rows)
+
+    def _space(self, rows: Array) -> Space | None:
+        width = rows.shape[1]
+        fitting = [(where, array) for where, array in self.constants if array.size and array.size % width == 0]
+        fitting = [(where, a) for where, a in fitting if a.ndim < 2 or a.shape[-1] == width or a.size > width]
+        return Space(width, rows, fitting, self.k) if width > 1 and fitting else None
+
+    def findings(self, file: str) -> Iterator[Finding]:
+        best: dict[str, tuple[int, int, float]] = {}
+        for space in self.spaces.values():
+            for where, rows, cells, bits in space.judge(self.rows) if space else ():
+                best[where] = max(best.get(where, (0, 0, 0.0)), (rows, cells, bits))
+        for where, (rows, cells, bits) in best.items():
+            yield Finding(
+                STORED.id, file, where, f"equals what the model computes of {rows} private rows",
+                "train an estimator that keeps no rows (no neighbours, support vectors or Gaussian process)",
+                rows=rows, cells=cells, bits=round(bits, 1),
+            )  # fmt: skip
+
+
+def _shapes(place: Place) -> Iterator[Array]:
+    """A constant as it lies and transposed."""
+    array = place.array
+    if array is None or array.dtype.kind not in "fiuV" or array.size < 2 or array.dtype.kind in "iu":
+        return
+    values = array.astype(np.float64)
+    yield values
+    if values.ndim == 2 and min(values.shape) > 1:
+        yield np.ascontiguousarray(values.T)
