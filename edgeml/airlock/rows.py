@@ -37,6 +37,7 @@ _WIDEST = 8  # columns of a key
 _COMBINATIONS = 64  # of buckets that one key's numbers may stand for
 _WAITING = 1 << 18  # rows that share a key with the numbers
 _HITS = 1 << 16
+_SAMPLE = 1 << 16  # numbers by which it is told how fine buckets may be
 
 
 class _Key(NamedTuple):
@@ -70,10 +71,12 @@ class Rows:
         if len(self._columns) < 3 or not len(corpus.tokens.numbers.at):
             return
         self._stream = streams(corpus, self._names)
-        self._cost = math.log2(max(2, private.rows)) + math.log2(max(2, len(self._stream.value)))
+        self._cost = math.log2(max(2, private.rows)) + math.log2(max(2, len(self._stream.which)))
         self._scales = [_STEPS / (column.high - column.low or 1.0) for column in self._columns]
         self._buckets = [_buckets(column, self._stream) for column in self._columns]
+        self._many = [bucket.many.take(self._stream.which) for bucket in self._buckets]
         self._index()
+        del self._many
         self._waiting: list[list[tuple[NDArray[np.uint32], NDArray[np.float64]]]] = [[] for _ in self._keys]
 
     def feed(self, batch: Any) -> None:
@@ -151,7 +154,7 @@ class Rows:
         return self._buckets[index].table.take(steps, mode="clip")
 
     def _index(self) -> None:
-        target = math.log2(len(self._stream.value) + 2) + _SPARE
+        target = math.log2(len(self._stream.which) + 2) + _SPARE
         for first in range(len(self._columns)):
             columns, size = [], 0.0
             for column in range(first, min(first + _WIDEST, len(self._columns))):
@@ -168,35 +171,41 @@ class Rows:
     def _key(self, first: int, columns: list[int]) -> _Key:
         import numpy as np
 
-        size = max(0, len(self._stream.value) - len(columns) + 1)
-        total = np.ones(size, dtype=np.int64)
-        for at, column in enumerate(columns):
-            many = self._buckets[column].many[at : at + size]
-            total = np.where(total > _COMBINATIONS, total, total * many)
-        places = np.flatnonzero((total > 0) & (total <= _COMBINATIONS))
-        total = total[places]
-        which = np.repeat(np.arange(len(places)), total)
-        rest = ranges(total)
+        size = max(0, len(self._stream.which) - len(columns) + 1)
+        places = np.flatnonzero(self._many[columns[0]][:size])
+        total = self._many[columns[0]].take(places).astype(np.int32)
+        for at, column in enumerate(columns[1:], 1):
+            total *= self._many[column].take(places + at)
+            kept = np.flatnonzero((total > 0) & (total <= _COMBINATIONS))
+            if len(kept) < len(places):
+                places, total = places[kept], total[kept]
+        if len(total) and total.max() > 1:
+            rest = ranges(total)
+            places = np.repeat(places, total)
+        else:
+            rest = np.zeros(0, dtype=np.int64)
         parts = []
         for at, column in enumerate(columns):
-            bucket = self._buckets[column]
-            token = places[which] + at
-            many = bucket.many[token]
-            parts.append(bucket.low[token] + (rest % many).astype(np.uint32))
-            rest //= many
-        codes = _mix([part.astype(np.uint32) for part in parts])
+            token = self._stream.which.take(places + at)
+            part = self._buckets[column].low.take(token).astype(np.uint32)
+            if len(rest):
+                many = self._buckets[column].many.take(token)
+                rest, more = np.divmod(rest, many)
+                part += more.astype(np.uint32)
+            parts.append(part)
+        codes = _mix(parts)
         width = min(23, max(10, (8 * len(codes)).bit_length()))
         shift, mask = np.uint32(32 - width), np.uint32((1 << width) - 1)
         upper, lower = np.zeros(1 << width, dtype=bool), np.zeros(1 << width, dtype=bool)
         upper[codes >> shift] = True
         lower[codes & mask] = True
-        return _Key(first, tuple(columns), codes, places[which].astype(np.int32), upper, lower, shift, mask)
+        return _Key(first, tuple(columns), codes, places.astype(np.int32), upper, lower, shift, mask)
 
     def _score(self, cells: NDArray[np.float64], rows: NDArray[np.int64], starts: NDArray[np.int64]) -> None:
         """The evidence of each row standing with its first column at a start: the best stretch of fitting cells."""
         import numpy as np
 
-        stream, last = self._stream, len(self._stream.value) - 1
+        stream, last = self._stream, len(self._stream.which) - 1
         total, best = np.zeros(len(rows)), np.zeros(len(rows))
         count, most, first = np.zeros(len(rows), int), np.zeros(len(rows), int), np.zeros(len(rows), int)
         begin = np.zeros(len(rows), int)
@@ -204,13 +213,14 @@ class Rows:
             token = starts + index
             inside = (token >= 0) & (token <= last)
             token = np.clip(token, 0, last)
-            cell, value, half = cells[index][rows], stream.value[token], stream.half[token]
+            which = stream.which[token]
+            cell, value, half = cells[index][rows], stream.value[which], stream.half[which]
             fits = inside & (np.abs(cell - value) <= half)
             # A cell that was left out of a named record, and a null where the row has one, tell nothing either way.
             absent = inside & np.isnan(value) & (np.isnan(cell) | (stream.at[token] < 0)) & (total > 0)
             told = np.zeros(len(rows))
             if not self._public[index]:
-                told[fits] = bits.evidence(column, value[fits], half[fits], stream.digits[token[fits]])
+                told[fits] = bits.evidence(column, value[fits], half[fits], stream.digits[which[fits]])
             going = fits | absent
             begin = np.where(total > 0, begin, token)
             total = np.where(going, total + told, 0.0)
@@ -231,12 +241,13 @@ class Rows:
 
 
 class _Buckets(NamedTuple):
-    """How a column's values fall into buckets: by step of its range, and for every number the lowest and how many."""
+    """How a column's values fall into buckets: by step of its range, and for each of the different numbers the lowest
+    and how many, 0 outside the range."""
 
     size: int
     table: NDArray[np.uint32]
     low: NDArray[np.uint16]
-    many: NDArray[np.uint16]
+    many: NDArray[np.uint8]
 
 
 def _buckets(column: Numbers, stream: Stream) -> _Buckets:
@@ -248,22 +259,26 @@ def _buckets(column: Numbers, stream: Stream) -> _Buckets:
     place = np.clip((share + steps) / 2, 0, 1 - 1e-9)
     span = column.high - column.low or 1.0
     # In units of the range; in float32, which is twice as fast and errs by less than the slack that is added.
-    value = np.clip((stream.value - column.low) / span, -9.0, 9.0).astype(np.float32)
-    half = np.clip(stream.half / span, 0.0, 9.0).astype(np.float32) + np.float32(1e-6)
-    gone = np.isnan(value) | np.isnan(half)
-    value[gone], half[gone] = np.float32(99.0), np.float32(0.0)
-    low, high = value - half, value + half
-    inside = (high >= 0) & (low <= 1)
-    ends = [np.clip(end * _STEPS, 0, _STEPS - 1).astype(np.int32) for end in (low, high)]
-    narrow = inside & (high - low < 1 / 8)
+    reach = np.where(np.isfinite(stream.half), stream.half, 0.0)
+    near = np.flatnonzero(
+        (stream.value + reach >= column.low - 1e-6 * span) & (stream.value - reach <= column.low + (1 + 1e-6) * span)
+    )
+    value = ((stream.value[near] - column.low) / span).clip(-9.0, 9.0).astype(np.float32)
+    half = (reach[near] / span).clip(0.0, 9.0).astype(np.float32) + np.float32(1e-6)
+    ends = [(end * _STEPS).clip(0, _STEPS - 1).astype(np.int32) for end in (value - half, value + half)]
+    narrow = np.flatnonzero(half < 1 / 16)
+    narrow = narrow[:: max(1, len(narrow) // _SAMPLE)]
     finest = _FINEST if column.levels > 2 else (2,)
     for count in finest:
         table = (place * count).astype(np.uint32)
-        first, last = table[ends[0]], table[ends[1]]
-        many = last.astype(np.int64) - first + 1
-        if count == finest[-1] or np.count_nonzero(many[narrow] > 2) <= len(many[narrow]) / 8:
+        many = table[ends[1][narrow]] - table[ends[0][narrow]] + 1
+        if count == finest[-1] or np.count_nonzero(many > 2) <= len(narrow) / 8:
             break
-    return _Buckets(count, table, first.astype(np.uint16), np.where(inside, many, 0).astype(np.uint16))
+    low, every = np.zeros(len(stream.value), dtype=np.uint16), np.zeros(len(stream.value), dtype=np.uint8)
+    first = table[ends[0]]
+    low[near] = first
+    every[near] = np.minimum(table[ends[1]] - first + 1, 255)  # more than a key takes
+    return _Buckets(count, table, low, every)
 
 
 def _mix(parts: list[NDArray[np.uint32]]) -> NDArray[np.uint32]:
