@@ -244,7 +244,7 @@ class Cells:
         _, first = np.unique(text * (len(value) + 1) + rank, return_index=True)
         texts, group = np.unique(text[first], return_inverse=True)
         weights = None if weight is None else weight[which[first]]
-        return texts, np.bincount(group, weights, minlength=len(texts))
+        return texts, np.bincount(group, weights, minlength=len(texts)).astype(np.float64)
 
 
 def within(column: Numbers, value: NDArray[np.float64], half: NDArray[np.float64]) -> NDArray[np.bool_]:

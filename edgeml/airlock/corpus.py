@@ -19,13 +19,13 @@ NAME = "the file's name"
 class Distinct(NamedTuple):
     """What differs among numbers, by value: a log prints the same rates and counts again and again.
 
-    `index` tells for each number which it is; `order` holds the numbers, those of one after another, from `begins` on.
+    `which` tells for each number which it is; `order` holds the numbers, those of one after another, from `begins` on.
     """
 
     value: NDArray[np.float64]
     half: NDArray[np.float64]
     digits: NDArray[np.int64]
-    index: NDArray[np.int32]
+    which: NDArray[np.int32]
     order: NDArray[np.int32]
     begins: NDArray[np.int64]
 
@@ -47,9 +47,9 @@ def distinct(numbers: Numbers) -> Distinct:
     first = np.ones(len(order), dtype=bool)
     first[1:] = (bits[1:] != bits[:-1]) | (half[1:] != half[:-1]) | (digits[1:] != digits[:-1])
     begins = np.flatnonzero(first)
-    index = np.empty(len(order), dtype=np.int32)
-    index[order] = np.cumsum(first, dtype=np.int32) - 1
-    return Distinct(value[begins], half[begins], digits[begins], index, order, np.append(begins, len(order)))
+    which = np.empty(len(order), dtype=np.int32)
+    which[order] = np.cumsum(first, dtype=np.int32) - 1
+    return Distinct(value[begins], half[begins], digits[begins], which, order, np.append(begins, len(order)))
 
 
 class Corpus:

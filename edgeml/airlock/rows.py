@@ -180,7 +180,7 @@ class Rows:
             if len(kept) < len(places):
                 places, total = places[kept], total[kept]
         if len(total) and total.max() > 1:
-            rest = ranges(total)
+            rest = ranges(total.astype(np.int64))
             places = np.repeat(places, total)
         else:
             rest = np.zeros(0, dtype=np.int64)
@@ -258,26 +258,32 @@ def _buckets(column: Numbers, stream: Stream) -> _Buckets:
     share = np.interp(steps, np.linspace(0, 1, len(column.shares) + 1), np.append(0.0, np.cumsum(column.shares)))
     place = np.clip((share + steps) / 2, 0, 1 - 1e-9)
     span = column.high - column.low or 1.0
-    # In units of the range; in float32, which is twice as fast and errs by less than the slack that is added.
-    reach = np.where(np.isfinite(stream.half), stream.half, 0.0)
-    near = np.flatnonzero(
-        (stream.value + reach >= column.low - 1e-6 * span) & (stream.value - reach <= column.low + (1 + 1e-6) * span)
-    )
-    value = ((stream.value[near] - column.low) / span).clip(-9.0, 9.0).astype(np.float32)
-    half = (reach[near] / span).clip(0.0, 9.0).astype(np.float32) + np.float32(1e-6)
-    ends = [(end * _STEPS).clip(0, _STEPS - 1).astype(np.int32) for end in (value - half, value + half)]
-    narrow = np.flatnonzero(half < 1 / 16)
-    narrow = narrow[:: max(1, len(narrow) // _SAMPLE)]
+
+    def ends(which: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
+        """Of the different numbers those near the range, and the steps between which they lie."""
+        value, half = stream.value.take(which), stream.half.take(which)
+        half[np.isnan(half)] = 0.0
+        near = np.flatnonzero((value + half >= column.low - slack) & (value - half <= column.high + slack))
+        # In units of the range; in float32, which is twice as fast and errs by less than the slack that is added.
+        value = ((value[near] - column.low) / span).clip(-9.0, 9.0).astype(np.float32)
+        half = (half[near] / span).clip(0.0, 9.0).astype(np.float32) + np.float32(1e-6)
+        steps = [(end * _STEPS).clip(0, _STEPS - 1).astype(np.int32) for end in (value - half, value + half)]
+        return which[near], steps[0], steps[1]
+
+    slack = 1e-6 * span
+    _, *sample = ends(stream.which[:: max(1, len(stream.which) // _SAMPLE)].astype(np.int64))
+    narrow = sample[1] - sample[0] < _STEPS / 8
     finest = _FINEST if column.levels > 2 else (2,)
     for count in finest:
         table = (place * count).astype(np.uint32)
-        many = table[ends[1][narrow]] - table[ends[0][narrow]] + 1
-        if count == finest[-1] or np.count_nonzero(many > 2) <= len(narrow) / 8:
+        many = table[sample[1]] - table[sample[0]] + 1
+        if count == finest[-1] or np.count_nonzero(many[narrow] > 2) <= np.count_nonzero(narrow) / 8:
             break
+    near, start, end = ends(np.arange(len(stream.value)))
     low, every = np.zeros(len(stream.value), dtype=np.uint16), np.zeros(len(stream.value), dtype=np.uint8)
-    first = table[ends[0]]
+    first = table[start]
     low[near] = first
-    every[near] = np.minimum(table[ends[1]] - first + 1, 255)  # more than a key takes
+    every[near] = np.minimum(table[end] - first + 1, 255)  # more than a key takes
     return _Buckets(count, table, low, every)
 
 

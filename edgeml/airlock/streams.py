@@ -61,7 +61,7 @@ def streams(corpus: Corpus, columns: list[str]) -> Stream:
         if size > _MOST and which:
             break
         reading, different = readings[number]
-        which.append(np.append(different.index + np.int32(starts[number]), np.int32(starts[-1])).take(order))
+        which.append(np.append(different.which + np.int32(starts[number]), np.int32(starts[-1])).take(order))
         at.append(np.append(reading.at, -1).astype(np.int32).take(order))
     parts = [different for _, different in readings]
     value = np.concatenate([*(part.value for part in parts), [np.nan]])
