@@ -61,7 +61,6 @@ RULES = (
 )  # fmt: skip
 
 
-
 def rewrite(
     data: bytes, inputs: list[str], outputs: list[str], metadata: dict[str, str], mantissa_bits: int | None = None
 ) -> bytes:

@@ -126,10 +126,7 @@ class Lookup:
         import numpy as np
 
         low, scale = self._profile[name].low, self._scale(name)
-        ends = [
-            np.clip((values + side * halves - low) * scale, 0, _STEPS - 1).astype(np.int64)
-            for side in (-1, 1)
-        ]
+        ends = [np.clip((values + side * halves - low) * scale, 0, _STEPS - 1).astype(np.int64) for side in (-1, 1)]
         edges = np.bincount(ends[0], minlength=_STEPS + 1) - np.bincount(ends[1] + 1, minlength=_STEPS + 1)
         return np.asarray(np.cumsum(edges[:-1]) > 0)
 

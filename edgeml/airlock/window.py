@@ -43,7 +43,6 @@ class Window:
     """The examiner of rows in any order."""
 
     def __init__(self, corpus: Corpus, private: Private) -> None:
-        import numpy as np
 
         self._corpus, self._private = corpus, private
         numbers = corpus.tokens.numbers
