@@ -22,6 +22,7 @@ CHUNK = 1 << 19
 LONGEST = 4  # words of a gram
 _FLOAT32 = 6.1e-8
 _BASE, _ROUNDS = 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93
+_SMALLEST = 330
 _LANES = 64  # bytes of a word that are hashed along with those of all others
 
 
@@ -241,9 +242,9 @@ def _numbers(raw: NDArray[np.uint8], words: Words) -> tuple[Numbers, Numbers | N
     plain = runs.read(46)
     nulls = _nulls(raw, words)
     first = _merged(plain, nulls, words, raw)
-    comma = runs.read(44)
     commas = None
-    if len(comma.start):
+    comma = runs.read(44) if ((runs.gap == 1) & (runs.after == 44)).any() else None
+    if comma is not None and len(comma.start):
         kept = ~np.isin(plain.start, comma.start) & ~np.isin(plain.start, comma.second)
         whole = _Read(*(np.concatenate([mine[kept], theirs]) for mine, theirs in zip(plain, comma, strict=True)))
         commas = _merged(whole, nulls, words, raw)
@@ -350,12 +351,12 @@ class _Runs:
             part[good] for part in (index, last, final, has, bare, power, glued, sign, start, end)
         )
         decimals = np.where(has, self.length[last], np.where(bare, self.length[index], 0))
-        shift = np.where(power, self.value[final], 0.0)
-        shift = np.clip(np.where(power & (raw[self.start[final] - 1] == 45), -shift, shift), -100, 100)
+        shift = np.where(power, self.value[final], 0.0).clip(0, 100).astype(np.int64)
+        shift = np.where(power & (raw[self.start[final] - 1] == 45), -shift, shift)
         whole = np.where(bare, 0.0, self.value[index])
         part = np.where(has, self.value[last], np.where(bare, self.value[index], 0.0))
-        value = (whole + part * 10.0 ** -np.minimum(decimals, 300.0)) * 10.0**shift
-        unit = 10.0 ** (shift - decimals)
+        value = (whole + part * _ten(-decimals.clip(0, 300))) * _ten(shift)
+        unit = _ten(shift - decimals)
         value = np.where(sign & ~glued & (raw[start - 1] == 45), -value, value)
         return _Read(value, unit, _digits(value / unit, has | bare), start, self.start[last], raw[end] == 37)
 
@@ -382,11 +383,24 @@ def _digits(counted: NDArray[np.float64], decimal: NDArray[np.bool_]) -> NDArray
 
     size = np.abs(np.round(counted))
     digits = np.floor(np.log10(np.maximum(size, 1))).astype(np.int64) + 1
+    round_ = np.flatnonzero(~decimal)
     for _ in range(6):
-        round_ = ~decimal & (digits > 1) & (size % 10 == 0)
-        size = np.where(round_, size / 10, size)
-        digits -= round_
+        round_ = round_[(digits[round_] > 1) & (size[round_] % 10 == 0)]
+        size[round_] /= 10
+        digits[round_] -= 1
     return digits
+
+
+def _ten(exponent: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Powers of ten, 0 where they are too small."""
+    return _powers().take(exponent + _SMALLEST, mode="clip")
+
+
+@lru_cache(maxsize=1)
+def _powers() -> NDArray[np.float64]:
+    import numpy as np
+
+    return np.asarray(10.0 ** np.arange(-_SMALLEST, 309.0))
 
 
 def _nulls(raw: NDArray[np.uint8], words: Words) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
