@@ -153,6 +153,7 @@ class Cells:
         self._corpus, self._private = corpus, private
         names = [name for name in bits.numeric(private) if not private.columns[name].public]
         self._keyed = named_columns(corpus, names, after=2)
+        self._text = corpus.which(corpus.tokens.numbers.at)
         self._columns: dict[str, _Asked] = {}
         asked = {}
         value, half, digits, which = corpus.distinct[:4]
@@ -186,35 +187,26 @@ class Cells:
         for name, asked in self._columns.items():
             counts = self._lookup.counts(name)
             rare = np.flatnonzero((counts > 0) & (counts < k))
-            numbers, which = self._numbers(asked, rare)
-            for at in np.flatnonzero(asked.own[rare[which]] & (self._keyed[numbers] == asked.column))[:1].tolist():
+            own = rare[asked.own[rare]]
+            numbers, which = self._numbers(asked, own)
+            for at in np.flatnonzero(self._keyed[numbers] == asked.column)[:1].tolist():
                 message = f"a number that its key names as {name} is the value of fewer than {k} rows"
                 fix = "round it until it is true of k rows or more, or give a mean instead"
                 file, place = self._where(numbers[at])
-                result.append(Finding(NAMED.id, file, place, message, fix, name, int(counts[rare[which[at]]]), 1))
-            texts, hits = self._values(asked, numbers, rare[which])
-            texts = texts[hits >= k]
-            if len(texts):
-                result += self._dumps(name, asked, numbers, rare[which], texts)
+                result.append(Finding(NAMED.id, file, place, message, fix, name, int(counts[own[which[at]]]), 1))
+            texts, hits = self._values(asked, rare)
+            texts, hits = texts[hits >= k], hits[hits >= k]
+            if not len(texts):
+                continue
+            expected = dict(zip(*map(list, self._values(asked, np.arange(len(counts)), asked.chance)), strict=True))
+            for one, many in zip(texts, hits, strict=True):
+                if many > _TIMES * expected[one]:
+                    numbers, _ = self._numbers(asked, rare)
+                    file, place = self._where(numbers[self._text[numbers] == one][0])
+                    message = f"rare values of {name} stand here, too many for chance"
+                    fix = f"leave the values of {name} out; binned counts of k rows or more may leave"
+                    result.append(Finding(DUMP.id, file, place, message, fix, name, int(many), int(many)))
         return result
-
-    def _dumps(
-        self, name: str, asked: _Asked, numbers: NDArray[np.int32], which: NDArray[np.int64], texts: NDArray[np.int64]
-    ) -> Iterator[Finding]:
-        """What is told of those `texts` that hold rare cells, `which` of those asked, in so many `numbers`."""
-        import numpy as np
-
-        known = dict(zip(*map(list, self._values(asked, numbers, which)), strict=True))
-        every, among = self._numbers(asked, np.arange(len(asked.which)))
-        expected = dict(zip(*map(list, self._values(asked, every, among, asked.chance)), strict=True))
-        at = self._corpus.which(self._corpus.tokens.numbers.at[numbers])
-        for one in texts:
-            hits = int(known[one])
-            if hits > _TIMES * expected[one]:
-                file, place = self._where(numbers[at == one][0])
-                message = f"rare values of {name} stand here, too many for chance"
-                fix = f"leave the values of {name} out; binned counts of k rows or more may leave"
-                yield Finding(DUMP.id, file, place, message, fix, name, hits, hits)
 
     def _where(self, number: np.int32) -> tuple[str, str]:
         return self._corpus.where(int(self._corpus.tokens.numbers.at[number]))
@@ -226,21 +218,22 @@ class Cells:
         return numbers[kept], which[kept]
 
     def _values(
-        self,
-        asked: _Asked,
-        numbers: NDArray[np.int32],
-        which: NDArray[np.int64],
-        weight: NDArray[np.float64] | None = None,
+        self, asked: _Asked, some: NDArray[np.int64], weight: NDArray[np.float64] | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """The texts that hold the numbers, `which` of those asked, and the weight of each one's different values."""
+        """The texts that hold `some` of those asked, and how many different values of them, or what these weigh."""
         import numpy as np
 
-        text = self._corpus.which(self._corpus.tokens.numbers.at[numbers])
-        value = self._corpus.distinct.value[asked.which]
-        rank = np.cumsum(np.append(False, value[1:] != value[:-1])[: len(value)])[which]  # they are in order
-        _, first = np.unique(text * (len(value) + 1) + rank, return_index=True)
-        texts, group = np.unique(text[first], return_inverse=True)
-        weights = None if weight is None else weight[which[first]]
+        if not len(some):
+            return np.zeros(0, dtype=np.int64), np.zeros(0)
+        value = self._corpus.distinct.value[asked.which[some]]
+        fresh = np.append(True, value[1:] != value[:-1])  # they are in order
+        if self._text[0] == self._text[-1]:
+            whole = np.count_nonzero(fresh) if weight is None else weight[some[fresh]].sum()
+            return self._text[:1], np.array([whole], dtype=np.float64)
+        numbers, which = self._numbers(asked, some)
+        _, first = np.unique(self._text[numbers] * (len(some) + 1) + np.cumsum(fresh)[which], return_index=True)
+        texts, group = np.unique(self._text[numbers[first]], return_inverse=True)
+        weights = None if weight is None else weight[some[which[first]]]
         return texts, np.bincount(group, weights, minlength=len(texts)).astype(np.float64)
 
 

@@ -33,7 +33,7 @@ RULES = (ROWS,)
 _STEPS = 1 << 14
 _FINEST = (1024, 256, 64, 16, 4, 2)
 _SPARE = 8.0  # bits by which a key is more selective than the numbers are many
-_WIDEST = 8  # columns of a key
+WIDEST = 8  # columns of a key
 _COMBINATIONS = 64  # of buckets that one key's numbers may stand for
 _WAITING = 1 << 18  # rows that share a key with the numbers
 _HITS = 1 << 16
@@ -157,7 +157,7 @@ class Rows:
         target = math.log2(len(self._stream.which) + 2) + _SPARE
         for first in range(len(self._columns)):
             columns, size = [], 0.0
-            for column in range(first, min(first + _WIDEST, len(self._columns))):
+            for column in range(first, min(first + WIDEST, len(self._columns))):
                 columns.append(column)
                 size += 0.0 if self._public[column] else math.log2(self._buckets[column].size)
                 if len(columns) >= 3 and size >= target:
@@ -265,9 +265,9 @@ def _buckets(column: Numbers, stream: Stream) -> _Buckets:
         half[np.isnan(half)] = 0.0
         near = np.flatnonzero((value + half >= column.low - slack) & (value - half <= column.high + slack))
         # In units of the range; in float32, which is twice as fast and errs by less than the slack that is added.
-        value = ((value[near] - column.low) / span).clip(-9.0, 9.0).astype(np.float32)
-        half = (half[near] / span).clip(0.0, 9.0).astype(np.float32) + np.float32(1e-6)
-        steps = [(end * _STEPS).clip(0, _STEPS - 1).astype(np.int32) for end in (value - half, value + half)]
+        reach = (half[near] / span).clip(0.0, 9.0).astype(np.float32) + np.float32(1e-6)
+        middle = ((value[near] - column.low) / span).clip(-9.0, 9.0).astype(np.float32)
+        steps = [(end * _STEPS).clip(0, _STEPS - 1).astype(np.int32) for end in (middle - reach, middle + reach)]
         return which[near], steps[0], steps[1]
 
     slack = 1e-6 * span

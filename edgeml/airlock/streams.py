@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgeml.airlock.corpus import Corpus, distinct
-from edgeml.airlock.tokens import encoded, grams, words_of
+from edgeml.airlock.tokens import encoded, gram_ending, grams, words_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,28 +76,26 @@ def named_columns(corpus: Corpus, columns: list[str], after: int = 0) -> NDArray
 
     words, key = corpus.tokens.words, corpus.tokens.numbers.key
     named = np.full(len(key), -1, dtype=np.int64)
-    length = np.zeros(len(key), dtype=np.int64)
     by_size: dict[int, list[tuple[int, int]]] = {}
     for index, name in enumerate(columns):
         parts = words_of(encoded(name))
         size = len(parts.hash)
         if 0 < size <= _LONGEST_NAME:
-            code = grams(parts._replace(joined=np.ones(size, dtype=bool)), size)[0]
-            by_size.setdefault(size, []).append((int(code[0]), index))
-    if not by_size or not len(words.hash):
-        return named
+            whole = grams(parts._replace(joined=np.ones(size, dtype=bool)), size)[0]
+            by_size.setdefault(size, []).append((int(whole[0]), index))
+    keyed = np.flatnonzero(key >= 0)
+    length = np.zeros(len(keyed), dtype=np.int64)
     for size, names in by_size.items():
-        codes, firsts = grams(words, size)
-        at_word = np.zeros(len(words.hash), dtype=np.uint64)
-        at_word[firsts + size - 1] = codes
-        word = key
+        codes = np.array([code for code, _ in names], dtype=np.uint64)
+        word = key[keyed]
         for step in range(after + 1):
             if step:
                 word = np.where((word > 0) & words.joined[word - 1], word - 1, -1)
-            keyed = np.where(word >= 0, at_word[word], 0)
-            for name_code, index in names:
-                hit = (keyed == np.uint64(name_code)) & (length < size)
-                named[hit], length[hit] = index, size
+            ending = gram_ending(words, word, size)
+            maybe = np.flatnonzero(np.isin(ending, codes) & (length < size))
+            for code, index in names:
+                hit = maybe[ending[maybe] == np.uint64(code)]
+                named[keyed[hit]], length[hit] = index, size
     return named
 
 

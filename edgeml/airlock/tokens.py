@@ -145,6 +145,21 @@ def grams(words: Words, size: int) -> tuple[NDArray[np.uint64], NDArray[np.int64
     return key[firsts], firsts
 
 
+def gram_ending(words: Words, last: NDArray[np.int64], size: int) -> NDArray[np.uint64]:
+    """The hash of the `size` words that may be one value and of which `last` is the last; 0 where there are none."""
+    import numpy as np
+
+    first = last - size + 1
+    whole = first >= 0
+    first = np.where(whole, first, 0)
+    key = words.hash[first]
+    for at in range(1, size):
+        word = np.minimum(first + at, len(words.hash) - 1)
+        key = key * np.uint64(_ROUNDS) + words.hash[word]
+        whole &= words.joined[word - 1]
+    return np.where(whole, key, np.uint64(0))
+
+
 def _joined(parts: list[Numbers]) -> Numbers:
     import numpy as np
 
