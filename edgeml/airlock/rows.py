@@ -8,6 +8,7 @@ number by number. Rows that are recognised are told by how many they are and by 
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeml.airlock import bits
@@ -75,8 +76,9 @@ class Rows:
         self._scales = [_STEPS / (column.high - column.low or 1.0) for column in self._columns]
         self._buckets = [_buckets(column, self._stream) for column in self._columns]
         self._many = [bucket.many.take(self._stream.which) for bucket in self._buckets]
+        self._low = [bucket.low.take(self._stream.which) for bucket in self._buckets]
         self._index()
-        del self._many
+        del self._many, self._low
         self._waiting: list[list[tuple[NDArray[np.uint32], NDArray[np.float64]]]] = [[] for _ in self._keys]
 
     def feed(self, batch: Any) -> None:
@@ -90,7 +92,7 @@ class Rows:
             mixed = [self._bucket_of(index, values) for index, values in enumerate(cells)]
         for number, key in enumerate(self._keys):
             codes = _mix([mixed[column] for column in key.columns])
-            rows = np.flatnonzero(key.upper.take(codes >> key.shift))
+            rows = np.flatnonzero(key.upper.take((codes >> key.shift).view(np.int32)))
             rows = rows[key.lower.take(codes[rows] & key.mask)]
             if len(rows):
                 told = np.stack([*(column[rows] for column in cells), rows + float(self._fed)])
@@ -155,6 +157,8 @@ class Rows:
 
     def _index(self) -> None:
         target = math.log2(len(self._stream.which) + 2) + _SPARE
+        strong: list[list[int]] = []
+        weak: list[list[int]] = []  # what is left of the columns is the end of an earlier key, if there was one
         for first in range(len(self._columns)):
             columns, size = [], 0.0
             for column in range(first, min(first + WIDEST, len(self._columns))):
@@ -162,35 +166,46 @@ class Rows:
                 size += 0.0 if self._public[column] else math.log2(self._buckets[column].size)
                 if len(columns) >= 3 and size >= target:
                     break
-            if len(columns) < 3 or (self._keys and size < target):
-                break  # what is left of the columns is the end of an earlier key
-            key = self._key(first, columns)
+            if len(columns) >= 3:
+                (strong if size >= target and not weak else weak).append(columns)
+        with ThreadPoolExecutor(2) as pool:
+            self._keys = [key for key in pool.map(self._key, strong) if len(key.codes)]
+        for columns in weak:
+            if self._keys:
+                break
+            key = self._key(columns)
             if len(key.codes):
                 self._keys.append(key)
 
-    def _key(self, first: int, columns: list[int]) -> _Key:
+    def _key(self, columns: list[int]) -> _Key:
         import numpy as np
 
         size = max(0, len(self._stream.which) - len(columns) + 1)
-        places = np.flatnonzero(self._many[columns[0]][:size])
-        total = self._many[columns[0]].take(places).astype(np.int32)
-        for at, column in enumerate(columns[1:], 1):
-            total *= self._many[column].take(places + at)
-            kept = np.flatnonzero((total > 0) & (total <= _COMBINATIONS))
-            if len(kept) < len(places):
-                places, total = places[kept], total[kept]
+        # Where no number of the first column stands nothing can; where most are, looking at all is faster.
+        places = np.flatnonzero(self._many[columns[0]][:size] != 0)
+        if 2 * len(places) > size:
+            total = self._many[columns[0]][:size].astype(np.int32)
+            for at, column in enumerate(columns[1:], 1):
+                total *= self._many[column][at : at + size]
+                np.minimum(total, _COMBINATIONS + 1, out=total)
+            places = np.flatnonzero((total > 0) & (total <= _COMBINATIONS))
+            total = total[places]
+        else:
+            total = self._many[columns[0]].take(places).astype(np.int32)
+            for at, column in enumerate(columns[1:], 1):
+                total *= self._many[column].take(places + at)
+                kept = np.flatnonzero((total > 0) & (total <= _COMBINATIONS))
+                if len(kept) < len(places):
+                    places, total = places[kept], total[kept]
+        rest = np.zeros(0, dtype=np.int64)
         if len(total) and total.max() > 1:
             rest = ranges(total.astype(np.int64))
             places = np.repeat(places, total)
-        else:
-            rest = np.zeros(0, dtype=np.int64)
         parts = []
         for at, column in enumerate(columns):
-            token = self._stream.which.take(places + at)
-            part = self._buckets[column].low.take(token).astype(np.uint32)
+            part = self._low[column].take(places + at).astype(np.uint32)
             if len(rest):
-                many = self._buckets[column].many.take(token)
-                rest, more = np.divmod(rest, many)
+                rest, more = np.divmod(rest, self._many[column].take(places + at))
                 part += more.astype(np.uint32)
             parts.append(part)
         codes = _mix(parts)
@@ -199,7 +214,7 @@ class Rows:
         upper, lower = np.zeros(1 << width, dtype=bool), np.zeros(1 << width, dtype=bool)
         upper[codes >> shift] = True
         lower[codes & mask] = True
-        return _Key(first, tuple(columns), codes, places.astype(np.int32), upper, lower, shift, mask)
+        return _Key(columns[0], tuple(columns), codes, places.astype(np.int32), upper, lower, shift, mask)
 
     def _score(self, cells: NDArray[np.float64], rows: NDArray[np.int64], starts: NDArray[np.int64]) -> None:
         """The evidence of each row standing with its first column at a start: the best stretch of fitting cells."""
