@@ -38,6 +38,7 @@ WIDEST = 8  # columns of a key
 _COMBINATIONS = 64  # of buckets that one key's numbers may stand for
 _WAITING = 1 << 18  # rows that share a key with the numbers
 _HITS = 1 << 16
+_PIECE = 1 << 16
 _SAMPLE = 1 << 16  # numbers by which it is told how fine buckets may be
 
 
@@ -181,40 +182,53 @@ class Rows:
         import numpy as np
 
         size = max(0, len(self._stream.which) - len(columns) + 1)
+        # Piece by piece, so that what is computed stays in the processor's cache.
+        pieces = [self._codes(columns, start, min(start + _PIECE, size)) for start in range(0, size, _PIECE)]
+        codes = np.concatenate([np.zeros(0, dtype=np.uint32), *(codes for codes, _ in pieces)])
+        places = np.concatenate([np.zeros(0, dtype=np.int32), *(places for _, places in pieces)])
+        width = min(23, max(10, (8 * len(codes)).bit_length()))
+        shift, mask = np.uint32(32 - width), np.uint32((1 << width) - 1)
+        upper, lower = np.zeros(1 << width, dtype=bool), np.zeros(1 << width, dtype=bool)
+        upper[codes >> shift] = True
+        lower[codes & mask] = True
+        return _Key(columns[0], tuple(columns), codes, places, upper, lower, shift, mask)
+
+    def _codes(self, columns: list[int], start: int, stop: int) -> tuple[NDArray[np.uint32], NDArray[np.int32]]:
+        """The buckets into which numbers from `start` to `stop` fall as cells of the columns, and where each begins."""
+        import numpy as np
+
         # Where no number of the first column stands nothing can; where most are, looking at all is faster.
-        places = np.flatnonzero(self._many[columns[0]][:size] != 0)
-        if 2 * len(places) > size:
-            total = self._many[columns[0]][:size].astype(np.int32)
+        dense = self._many[columns[0]][start:stop]
+        places = np.flatnonzero(dense != 0)
+        if 2 * len(places) > len(dense):
+            total = dense.astype(np.int32)
             for at, column in enumerate(columns[1:], 1):
-                total *= self._many[column][at : at + size]
+                total *= self._many[column][start + at : stop + at]
                 np.minimum(total, _COMBINATIONS + 1, out=total)
             places = np.flatnonzero((total > 0) & (total <= _COMBINATIONS))
             total = total[places]
+            places += start
         else:
+            places += start
             total = self._many[columns[0]].take(places).astype(np.int32)
             for at, column in enumerate(columns[1:], 1):
                 total *= self._many[column].take(places + at)
                 kept = np.flatnonzero((total > 0) & (total <= _COMBINATIONS))
                 if len(kept) < len(places):
                     places, total = places[kept], total[kept]
-        rest = np.zeros(0, dtype=np.int64)
-        if len(total) and total.max() > 1:
-            rest = ranges(total.astype(np.int64))
-            places = np.repeat(places, total)
+        # Most numbers fall into one bucket of each column; the combinations of the others come last.
+        several = total > 1
+        many = total[several].astype(np.int64)
+        rest = ranges(many)
+        places = np.concatenate([places[~several], np.repeat(places[several], many)])
+        last = len(places) - len(rest)
         parts = []
         for at, column in enumerate(columns):
             part = self._low[column].take(places + at).astype(np.uint32)
-            if len(rest):
-                rest, more = np.divmod(rest, self._many[column].take(places + at))
-                part += more.astype(np.uint32)
+            rest, more = np.divmod(rest, self._many[column].take(places[last:] + at))
+            part[last:] += more.astype(np.uint32)
             parts.append(part)
-        codes = _mix(parts)
-        width = min(23, max(10, (8 * len(codes)).bit_length()))
-        shift, mask = np.uint32(32 - width), np.uint32((1 << width) - 1)
-        upper, lower = np.zeros(1 << width, dtype=bool), np.zeros(1 << width, dtype=bool)
-        upper[codes >> shift] = True
-        lower[codes & mask] = True
-        return _Key(columns[0], tuple(columns), codes, places.astype(np.int32), upper, lower, shift, mask)
+        return _mix(parts), places.astype(np.int32)
 
     def _score(self, cells: NDArray[np.float64], rows: NDArray[np.int64], starts: NDArray[np.int64]) -> None:
         """The evidence of each row standing with its first column at a start: the best stretch of fitting cells."""
