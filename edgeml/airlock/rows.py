@@ -65,6 +65,7 @@ class Rows:
         self._names = bits.numeric(private) if names is None else names
         self._columns = [private.profile.numbers[name] for name in self._names]
         self._public = np.array([private.columns[name].public for name in self._names], dtype=bool)
+        self._pool = ThreadPoolExecutor(2)
         self._keys: list[_Key] = []
         self._size = 0
         self._found: dict[int, tuple[float, int, set[int]]] = {}
@@ -91,13 +92,16 @@ class Rows:
         cells = [as_numbers(batch[name]) for name in self._names]
         with np.errstate(invalid="ignore"):
             mixed = [self._bucket_of(index, values) for index, values in enumerate(cells)]
-        for number, key in enumerate(self._keys):
+
+        def hits(key: _Key) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
             codes = _mix([mixed[column] for column in key.columns])
             rows = np.flatnonzero(key.upper.take((codes >> key.shift).view(np.int32)))
             rows = rows[key.lower.take(codes[rows] & key.mask)]
+            return codes[rows], rows
+
+        for waiting, (codes, rows) in zip(self._waiting, self._pool.map(hits, self._keys), strict=True):
             if len(rows):
-                told = np.stack([*(column[rows] for column in cells), rows + float(self._fed)])
-                self._waiting[number].append((codes[rows], told))
+                waiting.append((codes, np.stack([*(column[rows] for column in cells), rows + float(self._fed)])))
                 self._size += len(rows)
         self._fed += batch.num_rows
         if self._size > _WAITING:
@@ -169,8 +173,7 @@ class Rows:
                     break
             if len(columns) >= 3:
                 (strong if size >= target and not weak else weak).append(columns)
-        with ThreadPoolExecutor(2) as pool:
-            self._keys = [key for key in pool.map(self._key, strong) if len(key.codes)]
+        self._keys = [key for key in self._pool.map(self._key, strong) if len(key.codes)]
         for columns in weak:
             if self._keys:
                 break
