@@ -58,14 +58,15 @@ class Window:
             if not private.columns[name].public and private.profile.numbers[name].levels >= 2 * WIDTH
         }
         step = max(1, len(corpus.distinct.value) // _SAMPLE)
-        self._least = self._affordable([self._told(column, step) for column in told.values()], step)
+        sampled = {name: self._told(column, step) for name, column in told.items()}
+        self._least = self._affordable(list(sampled.values()), step)
         self._numbers: dict[str, NDArray[np.int64]] = {}
         self._net: dict[str, NDArray[np.float64]] = {}
         asked = {}
         for name, column in told.items():
             if bits.most(column) < self._least:
                 continue
-            which, evidence = self._told(column)
+            which, evidence = self._told(column) if step > 1 else sampled[name]
             which, evidence = which[evidence >= self._least], evidence[evidence >= self._least]
             self._numbers[name], self._net[name] = which, evidence - math.log2(WIDTH)
             asked[name] = (corpus.distinct.value[which], corpus.distinct.half[which])
