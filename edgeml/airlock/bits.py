@@ -52,9 +52,13 @@ def evidence(
 
     if column.levels < 2:
         return np.zeros(len(value))
-    most = math.log2(column.levels) + 4
     bits = -np.log2(chance(column, value, half))
-    return np.asarray(np.minimum(np.minimum(bits, most), digits * _BITS_PER_DIGIT + 1))
+    return np.asarray(np.minimum(np.minimum(bits, most(column)), digits * _BITS_PER_DIGIT + 1))
+
+
+def most(column: Numbers) -> float:
+    """The most bits that a number of the column can tell."""
+    return math.log2(max(1, column.levels)) + 4
 
 
 def _below(ends: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:

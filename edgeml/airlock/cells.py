@@ -8,7 +8,7 @@ such evidence: any number in their range is someone's, and so are the thresholds
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeml.airlock import bits
 from edgeml.airlock.corpus import Corpus
@@ -43,76 +43,105 @@ _TIMES = 4.0
 _STEPS = 1 << 16
 
 
+class _Group(NamedTuple):
+    """Numbers of a similar width in order, and which of those asked they are."""
+
+    values: NDArray[np.float64]
+    halves: NDArray[np.float64]
+    reach: float
+    which: NDArray[np.int64]
+
+
+class _Column(NamedTuple):
+    groups: list[_Group]
+    counts: NDArray[np.int64]
+    sieve: NDArray[np.bool_]
+
+
 class Lookup:
     """How many rows of each column lie within `half` of each of some numbers, counted as batches stream past."""
 
     def __init__(self, private: Private, asked: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]) -> None:
+        self._profile = private.profile.numbers
+        self._columns = {name: self._column(name, *numbers) for name, numbers in asked.items() if len(numbers[0])}
+
+    def _column(self, name: str, values: NDArray[np.float64], halves: NDArray[np.float64]) -> _Column:
+        """The numbers by how wide they are: one wide number would make every cell meet all that are near it."""
         import numpy as np
 
-        self._profile = private.profile.numbers
-        self._order = {name: np.argsort(values, kind="stable") for name, (values, _) in asked.items() if len(values)}
-        self._values = {name: asked[name][0][order] for name, order in self._order.items()}
-        self._halves = {name: asked[name][1][order] for name, order in self._order.items()}
-        self._counts = {name: np.zeros(len(order), dtype=np.int64) for name, order in self._order.items()}
-        self._sieves = {name: self._sieve(name) for name in self._order}
+        width = np.frexp(np.maximum(halves, 1e-30))[1] // 2
+        groups = []
+        for one in np.unique(width):
+            which = np.flatnonzero(width == one)
+            which = which[np.argsort(values[which], kind="stable")]
+            groups.append(_Group(values[which], halves[which], float(halves[which].max()), which))
+        return _Column(groups, np.zeros(len(values), dtype=np.int64), self._sieve(name, values, halves))
 
     @property
     def names(self) -> list[str]:
-        return list(self._values)
+        return list(self._columns)
 
     def feed(self, batch: Any) -> None:
         import numpy as np
 
-        for name in self._values:
+        for name, column in self._columns.items():
             for _, numbers in self.pairs(batch, name):
-                np.add.at(self._counts[name], numbers, 1)
+                np.add.at(column.counts, numbers, 1)
 
     def pairs(self, batch: Any, name: str) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Row and number (as ordered by value) wherever a cell of the column fits a number."""
+        """Row and number (as asked) wherever a cell of the column fits a number."""
         import numpy as np
 
-        values, halves = self._values[name], self._halves[name]
-        cells = as_numbers(batch[name])
+        column, cells = self._columns[name], as_numbers(batch[name])
         with np.errstate(invalid="ignore"):
             steps = ((cells - self._profile[name].low) * self._scale(name)).astype(np.int32)
-        rows = np.flatnonzero(self._sieves[name].take(steps, mode="clip") & ~np.isnan(cells))
+        rows = np.flatnonzero(column.sieve.take(steps, mode="clip"))
+        rows = rows[~np.isnan(cells[rows])]
         cells = cells[rows]
-        reach = float(halves.max())
-        begin = np.searchsorted(values, cells - reach, "left")
-        many = np.searchsorted(values, cells + reach, "right") - begin
-        for start in range(0, len(cells), 1 << 14):
-            part = slice(start, start + (1 << 14))
-            which = np.repeat(np.arange(start, start + len(cells[part])), many[part])
-            number = np.repeat(begin[part], many[part]) + ranges(many[part])
-            fits = np.abs(cells[which] - values[number]) <= halves[number]
-            yield rows[which[fits]], number[fits]
+        order = np.argsort(cells)  # neighbours find their numbers in the same places of memory
+        rows, cells = rows[order], cells[order]
+        for group in column.groups:
+            begin = np.searchsorted(group.values, cells - group.reach, "left")
+            many = np.searchsorted(group.values, cells + group.reach, "right") - begin
+            some = np.flatnonzero(many)
+            begin, many = begin[some], many[some]
+            for start in range(0, len(some), 1 << 14):
+                part = slice(start, start + (1 << 14))
+                which = np.repeat(some[part], many[part])
+                number = np.repeat(begin[part], many[part]) + ranges(many[part])
+                fits = np.flatnonzero(np.abs(cells[which] - group.values[number]) <= group.halves[number])
+                yield rows[which[fits]], group.which[number[fits]]
 
     def counts(self, name: str) -> NDArray[np.int64]:
         """The rows for each number asked of column `name`, in the order in which they were asked."""
         import numpy as np
 
-        if name not in self._order:
-            return np.zeros(0, dtype=np.int64)
-        result = np.empty(len(self._order[name]), dtype=np.int64)
-        result[self._order[name]] = self._counts[name]
-        return result
+        return self._columns[name].counts if name in self._columns else np.zeros(0, dtype=np.int64)
 
     def _scale(self, name: str) -> float:
         column = self._profile[name]
         return _STEPS / ((column.high - column.low) or 1.0)
 
-    def _sieve(self, name: str) -> NDArray[np.bool_]:
+    def _sieve(self, name: str, values: NDArray[np.float64], halves: NDArray[np.float64]) -> NDArray[np.bool_]:
         import numpy as np
 
         low, scale = self._profile[name].low, self._scale(name)
-        ends = [
-            np.clip((self._values[name] + side * self._halves[name] - low) * scale, 0, _STEPS - 1).astype(np.int64)
-            for side in (-1, 1)
-        ]
-        edges = np.zeros(_STEPS + 1, dtype=np.int64)
-        np.add.at(edges, ends[0], 1)
-        np.add.at(edges, ends[1] + 1, -1)
+        ends = [np.clip((values + side * halves - low) * scale, 0, _STEPS - 1).astype(np.int64) for side in (-1, 1)]
+        edges = np.bincount(ends[0], minlength=_STEPS + 1) - np.bincount(ends[1] + 1, minlength=_STEPS + 1)
         return np.asarray(np.cumsum(edges[:-1]) > 0)
+
+
+class _Asked(NamedTuple):
+    """Numbers that are compared with a column's cells: `free` wherever they stand, `own` under the column's name.
+
+    `which` counts the corpus' different numbers, `chance` is how many rows would fit each by chance.
+    """
+
+    column: int
+    which: NDArray[np.int64]
+    chance: NDArray[np.float64]
+    free: NDArray[np.bool_]
+    own: NDArray[np.bool_]
 
 
 class Cells:
@@ -123,33 +152,28 @@ class Cells:
 
         self._corpus, self._private = corpus, private
         names = [name for name in bits.numeric(private) if not private.columns[name].public]
-        numbers = corpus.tokens.numbers
-        named = named_columns(corpus, names, after=2)
-        by_value = np.argsort(numbers.value)  # once: what is taken from it for a column is in order too
-        value, half, digits = numbers.value[by_value], numbers.half[by_value], numbers.digits[by_value]
-        named = named[by_value]
-        self._tokens: dict[str, NDArray[np.int64]] = {}
-        self._chance: dict[str, NDArray[np.float64]] = {}
-        self._named: dict[str, NDArray[np.bool_]] = {}
+        self._keyed = named_columns(corpus, names, after=2)
+        self._text = corpus.which(corpus.tokens.numbers.at)
+        self._columns: dict[str, _Asked] = {}
         asked = {}
+        value, half, digits, which = corpus.distinct[:4]
+        # Few digits are many people's numbers: 0, 1 and 100 stand everywhere.
+        many = (10.0 ** -digits.astype(np.float64) * private.rows <= _FEW) & ~np.isnan(value)
         for index, name in enumerate(names):
             column = private.profile.numbers[name]
             if column.occupancy > bits.OCCUPIED or column.levels < 2:
                 continue
-            ends = np.searchsorted(value, [column.low - column.lattice, column.high + column.lattice])
-            inside = np.arange(*np.clip(ends + np.array([-1, 1]), 0, len(value)))
-            inside = inside[2 * half[inside] * private.rows <= _RARE * (column.high - column.low)]
-            inside = inside[~np.isnan(value[inside])]
-            chance = bits.chance(column, value[inside], half[inside]) * private.rows
-            # Few digits are many people's numbers: 0, 1 and 100 stand everywhere.
-            few = 10.0 ** -digits[inside].astype(np.float64) * private.rows > _FEW
-            own = (named[inside] == index) & (chance <= _NAMED)
-            kept = ((chance <= _RARE) & ~few) | own
-            inside, own, chance = inside[kept], own[kept], chance[kept]
-            self._tokens[name] = by_value[inside]
-            self._chance[name] = np.maximum(chance, _on_lattice(column, value[inside]) * column.occupancy)
-            self._named[name] = own
-            asked[name] = (value[inside], half[inside])
+            own = np.zeros(len(value), dtype=bool)
+            own[which[self._keyed == index]] = True
+            kept = np.flatnonzero((many | own) & within(column, value, half))
+            kept = kept[2 * half[kept] * private.rows <= _RARE * (column.high - column.low)]
+            chance = bits.chance(column, value[kept], half[kept]) * private.rows
+            free, own = (chance <= _RARE) & many[kept], (chance <= _NAMED) & own[kept]
+            good = free | own
+            kept, chance = kept[good], chance[good]
+            chance = np.maximum(chance, _on_lattice(column, value[kept]) * column.occupancy)
+            self._columns[name] = _Asked(index, kept, chance, free[good], own[good])
+            asked[name] = (value[kept], half[kept])
         self._lookup = Lookup(private, asked)
 
     def feed(self, batch: Any) -> None:
@@ -158,30 +182,64 @@ class Cells:
     def findings(self) -> list[Finding]:
         import numpy as np
 
-        k, numbers = self._private.contract.k, self._corpus.tokens.numbers
+        k = self._private.contract.k
         result: list[Finding] = []
-        for name, tokens in self._tokens.items():
+        for name, asked in self._columns.items():
             counts = self._lookup.counts(name)
-            text = self._corpus.which(numbers.at[tokens])
-            rare = (counts > 0) & (counts < k)
-            for index in np.flatnonzero(rare & self._named[name])[:1].tolist():
-                file, place = self._corpus.where(int(numbers.at[tokens[index]]))
+            rare = np.flatnonzero((counts > 0) & (counts < k))
+            own = rare[asked.own[rare]]
+            numbers, which = self._numbers(asked, own)
+            for at in np.flatnonzero(self._keyed[numbers] == asked.column)[:1].tolist():
                 message = f"a number that its key names as {name} is the value of fewer than {k} rows"
                 fix = "round it until it is true of k rows or more, or give a mean instead"
-                result.append(Finding(NAMED.id, file, place, message, fix, name, int(counts[index]), 1))
-            for one in np.unique(text):
-                here = text == one
-                value = numbers.value[tokens[here]]
-                first = np.append(True, value[1:] != value[:-1])  # they are in order
-                hits = int(np.count_nonzero(rare[here][first]))
-                expected = float(self._chance[name][here][first].sum())
-                if hits >= k and hits > _TIMES * expected:
-                    index = int(np.flatnonzero(here & rare)[0])
-                    file, place = self._corpus.where(int(numbers.at[tokens[index]]))
+                file, place = self._where(numbers[at])
+                result.append(Finding(NAMED.id, file, place, message, fix, name, int(counts[own[which[at]]]), 1))
+            texts, hits = self._values(asked, rare)
+            texts, hits = texts[hits >= k], hits[hits >= k]
+            if not len(texts):
+                continue
+            expected = dict(zip(*map(list, self._values(asked, np.arange(len(counts)), asked.chance)), strict=True))
+            for one, many in zip(texts, hits, strict=True):
+                if many > _TIMES * expected[one]:
+                    numbers, _ = self._numbers(asked, rare)
+                    file, place = self._where(numbers[self._text[numbers] == one][0])
                     message = f"rare values of {name} stand here, too many for chance"
                     fix = f"leave the values of {name} out; binned counts of k rows or more may leave"
-                    result.append(Finding(DUMP.id, file, place, message, fix, name, hits, hits))
+                    result.append(Finding(DUMP.id, file, place, message, fix, name, int(many), int(many)))
         return result
+
+    def _where(self, number: np.int32) -> tuple[str, str]:
+        return self._corpus.where(int(self._corpus.tokens.numbers.at[number]))
+
+    def _numbers(self, asked: _Asked, some: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """The numbers that are `some` of those asked and for each which: those of few digits only under their key."""
+        numbers, which = self._corpus.distinct.numbers(asked.which[some])
+        kept = asked.free[some[which]] | (self._keyed[numbers] == asked.column)
+        return numbers[kept], which[kept]
+
+    def _values(
+        self, asked: _Asked, some: NDArray[np.int64], weight: NDArray[np.float64] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The texts that hold `some` of those asked, and how many different values of them, or what these weigh."""
+        import numpy as np
+
+        if not len(some):
+            return np.zeros(0, dtype=np.int64), np.zeros(0)
+        value = self._corpus.distinct.value[asked.which[some]]
+        fresh = np.append(True, value[1:] != value[:-1])  # they are in order
+        if self._text[0] == self._text[-1]:
+            whole = np.count_nonzero(fresh) if weight is None else weight[some[fresh]].sum()
+            return self._text[:1], np.array([whole], dtype=np.float64)
+        numbers, which = self._numbers(asked, some)
+        _, first = np.unique(self._text[numbers] * (len(some) + 1) + np.cumsum(fresh)[which], return_index=True)
+        texts, group = np.unique(self._text[numbers[first]], return_inverse=True)
+        weights = None if weight is None else weight[some[which[first]]]
+        return texts, np.bincount(group, weights, minlength=len(texts)).astype(np.float64)
+
+
+def within(column: Numbers, value: NDArray[np.float64], half: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether a number may be one of the column's range."""
+    return (value + half >= column.low - column.lattice) & (value - half <= column.high + column.lattice)
 
 
 def _on_lattice(column: Numbers, value: NDArray[np.float64]) -> NDArray[np.bool_]:

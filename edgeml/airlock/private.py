@@ -7,7 +7,8 @@ cannot read may quote cells, so only the kind of its error is told.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -57,6 +58,9 @@ class Private:
 
         Numbers are float64, text is string, times are UTC microseconds; what a table lacks is null.
         """
+        return _ahead(self._read(columns, size))
+
+    def _read(self, columns: Sequence[str] | None, size: int) -> Generator[Any, None, None]:
         wanted = [self.columns[name] for name in (self.columns if columns is None else columns)]
         for table in self.tables:
             for file in table.files:
@@ -113,6 +117,18 @@ def open_private(paths: Sequence[Path], contract: Contract) -> Private:
         name: PrivateColumn(name, kind, name in declared and declared[name].public) for name, kind in kinds.items()
     }
     return Private(contract, tuple(tables), columns)
+
+
+def _ahead(batches: Generator[Any, None, None]) -> Iterator[Any]:
+    """The batches, of which the next is read while one is looked at."""
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            waiting = pool.submit(next, batches, None)
+            while (batch := waiting.result()) is not None:
+                waiting = pool.submit(next, batches, None)
+                yield batch
+        finally:
+            pool.submit(batches.close).result()
 
 
 def _files(path: Path) -> tuple[tuple[Path, ...], str]:

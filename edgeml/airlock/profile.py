@@ -66,7 +66,7 @@ def profile(private: Private) -> Profile:
     for batch in private.batches(numeric + textual):
         for name in numeric:
             values = as_numbers(batch[name])
-            samples[name].append(values[-row % step :: step])
+            samples[name].append(values[-row % step :: step].copy())  # a view would keep all rows
             extremes[name] = _widened(extremes[name], values)
         for name in textual:
             counters[name].add(batch[name])

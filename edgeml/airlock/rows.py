@@ -8,6 +8,7 @@ number by number. Rows that are recognised are told by how many they are and by 
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeml.airlock import bits
@@ -33,10 +34,12 @@ RULES = (ROWS,)
 _STEPS = 1 << 14
 _FINEST = (1024, 256, 64, 16, 4, 2)
 _SPARE = 8.0  # bits by which a key is more selective than the numbers are many
-_WIDEST = 8  # columns of a key
+WIDEST = 8  # columns of a key
 _COMBINATIONS = 64  # of buckets that one key's numbers may stand for
 _WAITING = 1 << 18  # rows that share a key with the numbers
 _HITS = 1 << 16
+_PIECE = 1 << 16
+_SAMPLE = 1 << 16  # numbers by which it is told how fine buckets may be
 
 
 class _Key(NamedTuple):
@@ -62,6 +65,7 @@ class Rows:
         self._names = bits.numeric(private) if names is None else names
         self._columns = [private.profile.numbers[name] for name in self._names]
         self._public = np.array([private.columns[name].public for name in self._names], dtype=bool)
+        self._pool = ThreadPoolExecutor(2)
         self._keys: list[_Key] = []
         self._size = 0
         self._found: dict[int, tuple[float, int, set[int]]] = {}
@@ -70,10 +74,13 @@ class Rows:
         if len(self._columns) < 3 or not len(corpus.tokens.numbers.at):
             return
         self._stream = streams(corpus, self._names)
-        self._cost = math.log2(max(2, private.rows)) + math.log2(max(2, len(self._stream.value)))
+        self._cost = math.log2(max(2, private.rows)) + math.log2(max(2, len(self._stream.which)))
         self._scales = [_STEPS / (column.high - column.low or 1.0) for column in self._columns]
         self._buckets = [_buckets(column, self._stream) for column in self._columns]
+        self._many = [bucket.many.take(self._stream.which) for bucket in self._buckets]
+        self._low = [bucket.low.take(self._stream.which) for bucket in self._buckets]
         self._index()
+        del self._many, self._low
         self._waiting: list[list[tuple[NDArray[np.uint32], NDArray[np.float64]]]] = [[] for _ in self._keys]
 
     def feed(self, batch: Any) -> None:
@@ -85,13 +92,16 @@ class Rows:
         cells = [as_numbers(batch[name]) for name in self._names]
         with np.errstate(invalid="ignore"):
             mixed = [self._bucket_of(index, values) for index, values in enumerate(cells)]
-        for number, key in enumerate(self._keys):
+
+        def hits(key: _Key) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
             codes = _mix([mixed[column] for column in key.columns])
-            rows = np.flatnonzero(key.upper.take(codes >> key.shift))
+            rows = np.flatnonzero(key.upper.take((codes >> key.shift).view(np.int32)))
             rows = rows[key.lower.take(codes[rows] & key.mask)]
+            return codes[rows], rows
+
+        for waiting, (codes, rows) in zip(self._waiting, self._pool.map(hits, self._keys), strict=True):
             if len(rows):
-                told = np.stack([*(column[rows] for column in cells), rows + float(self._fed)])
-                self._waiting[number].append((codes[rows], told))
+                waiting.append((codes, np.stack([*(column[rows] for column in cells), rows + float(self._fed)])))
                 self._size += len(rows)
         self._fed += batch.num_rows
         if self._size > _WAITING:
@@ -151,52 +161,83 @@ class Rows:
         return self._buckets[index].table.take(steps, mode="clip")
 
     def _index(self) -> None:
-        target = math.log2(len(self._stream.value) + 2) + _SPARE
+        target = math.log2(len(self._stream.which) + 2) + _SPARE
+        strong: list[list[int]] = []
+        weak: list[list[int]] = []  # what is left of the columns is the end of an earlier key, if there was one
         for first in range(len(self._columns)):
             columns, size = [], 0.0
-            for column in range(first, min(first + _WIDEST, len(self._columns))):
+            for column in range(first, min(first + WIDEST, len(self._columns))):
                 columns.append(column)
                 size += 0.0 if self._public[column] else math.log2(self._buckets[column].size)
                 if len(columns) >= 3 and size >= target:
                     break
-            if len(columns) < 3 or (self._keys and size < target):
-                break  # what is left of the columns is the end of an earlier key
-            key = self._key(first, columns)
+            if len(columns) >= 3:
+                (strong if size >= target and not weak else weak).append(columns)
+        self._keys = [key for key in self._pool.map(self._key, strong) if len(key.codes)]
+        for columns in weak:
+            if self._keys:
+                break
+            key = self._key(columns)
             if len(key.codes):
                 self._keys.append(key)
 
-    def _key(self, first: int, columns: list[int]) -> _Key:
+    def _key(self, columns: list[int]) -> _Key:
         import numpy as np
 
-        size = max(0, len(self._stream.value) - len(columns) + 1)
-        total = np.ones(size, dtype=np.int64)
-        for at, column in enumerate(columns):
-            many = self._buckets[column].many[at : at + size]
-            total = np.where(total > _COMBINATIONS, total, total * many)
-        places = np.flatnonzero((total > 0) & (total <= _COMBINATIONS))
-        total = total[places]
-        which = np.repeat(np.arange(len(places)), total)
-        rest = ranges(total)
-        parts = []
-        for at, column in enumerate(columns):
-            bucket = self._buckets[column]
-            token = places[which] + at
-            many = bucket.many[token]
-            parts.append(bucket.low[token] + (rest % many).astype(np.uint32))
-            rest //= many
-        codes = _mix([part.astype(np.uint32) for part in parts])
+        size = max(0, len(self._stream.which) - len(columns) + 1)
+        # Piece by piece, so that what is computed stays in the processor's cache.
+        pieces = [self._codes(columns, start, min(start + _PIECE, size)) for start in range(0, size, _PIECE)]
+        codes = np.concatenate([np.zeros(0, dtype=np.uint32), *(codes for codes, _ in pieces)])
+        places = np.concatenate([np.zeros(0, dtype=np.int32), *(places for _, places in pieces)])
         width = min(23, max(10, (8 * len(codes)).bit_length()))
         shift, mask = np.uint32(32 - width), np.uint32((1 << width) - 1)
         upper, lower = np.zeros(1 << width, dtype=bool), np.zeros(1 << width, dtype=bool)
         upper[codes >> shift] = True
         lower[codes & mask] = True
-        return _Key(first, tuple(columns), codes, places[which].astype(np.int32), upper, lower, shift, mask)
+        return _Key(columns[0], tuple(columns), codes, places, upper, lower, shift, mask)
+
+    def _codes(self, columns: list[int], start: int, stop: int) -> tuple[NDArray[np.uint32], NDArray[np.int32]]:
+        """The buckets into which numbers from `start` to `stop` fall as cells of the columns, and where each begins."""
+        import numpy as np
+
+        # Where no number of the first column stands nothing can; where most are, looking at all is faster.
+        dense = self._many[columns[0]][start:stop]
+        places = np.flatnonzero(dense != 0)
+        if 2 * len(places) > len(dense):
+            total = dense.astype(np.int32)
+            for at, column in enumerate(columns[1:], 1):
+                total *= self._many[column][start + at : stop + at]
+                np.minimum(total, _COMBINATIONS + 1, out=total)
+            places = np.flatnonzero((total > 0) & (total <= _COMBINATIONS))
+            total = total[places]
+            places += start
+        else:
+            places += start
+            total = self._many[columns[0]].take(places).astype(np.int32)
+            for at, column in enumerate(columns[1:], 1):
+                total *= self._many[column].take(places + at)
+                kept = np.flatnonzero((total > 0) & (total <= _COMBINATIONS))
+                if len(kept) < len(places):
+                    places, total = places[kept], total[kept]
+        # Most numbers fall into one bucket of each column; the combinations of the others come last.
+        several = total > 1
+        many = total[several].astype(np.int64)
+        rest = ranges(many)
+        places = np.concatenate([places[~several], np.repeat(places[several], many)])
+        last = len(places) - len(rest)
+        parts = []
+        for at, column in enumerate(columns):
+            part = self._low[column].take(places + at).astype(np.uint32)
+            rest, more = np.divmod(rest, self._many[column].take(places[last:] + at))
+            part[last:] += more.astype(np.uint32)
+            parts.append(part)
+        return _mix(parts), places.astype(np.int32)
 
     def _score(self, cells: NDArray[np.float64], rows: NDArray[np.int64], starts: NDArray[np.int64]) -> None:
         """The evidence of each row standing with its first column at a start: the best stretch of fitting cells."""
         import numpy as np
 
-        stream, last = self._stream, len(self._stream.value) - 1
+        stream, last = self._stream, len(self._stream.which) - 1
         total, best = np.zeros(len(rows)), np.zeros(len(rows))
         count, most, first = np.zeros(len(rows), int), np.zeros(len(rows), int), np.zeros(len(rows), int)
         begin = np.zeros(len(rows), int)
@@ -204,13 +245,14 @@ class Rows:
             token = starts + index
             inside = (token >= 0) & (token <= last)
             token = np.clip(token, 0, last)
-            cell, value, half = cells[index][rows], stream.value[token], stream.half[token]
+            which = stream.which[token]
+            cell, value, half = cells[index][rows], stream.value[which], stream.half[which]
             fits = inside & (np.abs(cell - value) <= half)
             # A cell that was left out of a named record, and a null where the row has one, tell nothing either way.
             absent = inside & np.isnan(value) & (np.isnan(cell) | (stream.at[token] < 0)) & (total > 0)
             told = np.zeros(len(rows))
             if not self._public[index]:
-                told[fits] = bits.evidence(column, value[fits], half[fits], stream.digits[token[fits]])
+                told[fits] = bits.evidence(column, value[fits], half[fits], stream.digits[which[fits]])
             going = fits | absent
             begin = np.where(total > 0, begin, token)
             total = np.where(going, total + told, 0.0)
@@ -231,12 +273,13 @@ class Rows:
 
 
 class _Buckets(NamedTuple):
-    """How a column's values fall into buckets: by step of its range, and for every number the lowest and how many."""
+    """How a column's values fall into buckets: by step of its range, and for each of the different numbers the lowest
+    and how many, 0 outside the range."""
 
     size: int
     table: NDArray[np.uint32]
     low: NDArray[np.uint16]
-    many: NDArray[np.uint16]
+    many: NDArray[np.uint8]
 
 
 def _buckets(column: Numbers, stream: Stream) -> _Buckets:
@@ -247,23 +290,33 @@ def _buckets(column: Numbers, stream: Stream) -> _Buckets:
     share = np.interp(steps, np.linspace(0, 1, len(column.shares) + 1), np.append(0.0, np.cumsum(column.shares)))
     place = np.clip((share + steps) / 2, 0, 1 - 1e-9)
     span = column.high - column.low or 1.0
-    # In units of the range; in float32, which is twice as fast and errs by less than the slack that is added.
-    value = np.clip((stream.value - column.low) / span, -9.0, 9.0).astype(np.float32)
-    half = np.clip(stream.half / span, 0.0, 9.0).astype(np.float32) + np.float32(1e-6)
-    gone = np.isnan(value) | np.isnan(half)
-    value[gone], half[gone] = np.float32(99.0), np.float32(0.0)
-    low, high = value - half, value + half
-    inside = (high >= 0) & (low <= 1)
-    ends = [np.clip(end * _STEPS, 0, _STEPS - 1).astype(np.int32) for end in (low, high)]
-    narrow = inside & (high - low < 1 / 8)
+
+    def ends(which: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
+        """Of the different numbers those near the range, and the steps between which they lie."""
+        value, half = stream.value.take(which), stream.half.take(which)
+        half[np.isnan(half)] = 0.0
+        near = np.flatnonzero((value + half >= column.low - slack) & (value - half <= column.high + slack))
+        # In units of the range; in float32, which is twice as fast and errs by less than the slack that is added.
+        reach = (half[near] / span).clip(0.0, 9.0).astype(np.float32) + np.float32(1e-6)
+        middle = ((value[near] - column.low) / span).clip(-9.0, 9.0).astype(np.float32)
+        steps = [(end * _STEPS).clip(0, _STEPS - 1).astype(np.int32) for end in (middle - reach, middle + reach)]
+        return which[near], steps[0], steps[1]
+
+    slack = 1e-6 * span
+    _, *sample = ends(stream.which[:: max(1, len(stream.which) // _SAMPLE)].astype(np.int64))
+    narrow = sample[1] - sample[0] < _STEPS / 8
     finest = _FINEST if column.levels > 2 else (2,)
     for count in finest:
         table = (place * count).astype(np.uint32)
-        first, last = table[ends[0]], table[ends[1]]
-        many = last.astype(np.int64) - first + 1
-        if count == finest[-1] or np.count_nonzero(many[narrow] > 2) <= len(many[narrow]) / 8:
+        many = table[sample[1]] - table[sample[0]] + 1
+        if count == finest[-1] or np.count_nonzero(many[narrow] > 2) <= np.count_nonzero(narrow) / 8:
             break
-    return _Buckets(count, table, first.astype(np.uint16), np.where(inside, many, 0).astype(np.uint16))
+    near, start, end = ends(np.arange(len(stream.value)))
+    low, every = np.zeros(len(stream.value), dtype=np.uint16), np.zeros(len(stream.value), dtype=np.uint8)
+    first = table[start]
+    low[near] = first
+    every[near] = np.minimum(table[end] - first + 1, 255)  # more than a key takes
+    return _Buckets(count, table, low, every)
 
 
 def _mix(parts: list[NDArray[np.uint32]]) -> NDArray[np.uint32]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from edgeml.airlock.corpus import Corpus
-from edgeml.airlock.tokens import Numbers, encoded, grams, words_of
+from edgeml.airlock.corpus import Corpus, distinct
+from edgeml.airlock.tokens import encoded, gram_ending, grams, words_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,40 +21,53 @@ _LONGEST_NAME = 6  # words
 
 
 class Stream(NamedTuple):
-    """Numbers in all orders. `at` is the place of each in the corpus, -1 for a gap or an absent cell.
+    """Numbers in all orders: which of the different numbers stands there, and where in the corpus.
 
-    A null has a place but NaN for a value.
+    The last of the different numbers is NaN and stands for gaps and absent cells, whose place is -1. A null has a place
+    but NaN for a value.
     """
 
     value: NDArray[np.float64]
     half: NDArray[np.float64]
     digits: NDArray[np.int64]
-    at: NDArray[np.int64]
+    which: NDArray[np.int32]
+    at: NDArray[np.int32]
 
 
 def streams(corpus: Corpus, columns: list[str]) -> Stream:
     """All orders of the corpus' numbers, for a table with these columns of numbers."""
     import numpy as np
 
+    readings = [(corpus.tokens.numbers, corpus.distinct)]
+    readings += [(numbers, distinct(numbers)) for numbers in corpus.tokens.others]
+    orders = [(number, _gaps(corpus.which(reading.at))) for number, (reading, _) in enumerate(readings)]
     numbers = corpus.tokens.numbers
-    orders = [(reading, _gaps(corpus.which(reading.at))) for reading in (numbers, *corpus.tokens.others)]
     if len(numbers.at):
         text = corpus.which(numbers.at)
         raw = np.frombuffer(corpus.data, dtype=np.uint8)
-        brackets = np.flatnonzero((raw == 91) | (raw == 93))
+        brackets = np.flatnonzero((raw | 6) == 95)
+        brackets = brackets[raw[brackets] != 95]
         named = named_columns(corpus, columns)
         units = [np.searchsorted(ends, numbers.at, "left") for ends in (corpus.tokens.lines, brackets) if len(ends)]
-        orders += [(numbers, _down(text, unit)) for unit in units]
-        orders.append((numbers, _by_key(corpus, text, named)))
-        orders.append((numbers, _named(text, named, len(columns))))
-    parts: list[Stream] = []
+        orders += [(0, _down(text, unit)) for unit in units]
+        orders.append((0, _by_key(corpus, text, named)))
+        orders.append((0, _named(text, named, len(columns))))
+    starts = np.cumsum([0] + [len(different.value) for _, different in readings])
+    which: list[NDArray[np.int32]] = []
+    at: list[NDArray[np.int32]] = []
     size = 0
-    for reading, order in orders:
+    for number, order in orders:
         size += len(order)
-        if size > _MOST and parts:
+        if size > _MOST and which:
             break
-        parts.append(_taken(reading, order))
-    return Stream(*map(np.concatenate, zip(*parts, strict=True)))
+        reading, different = readings[number]
+        which.append(np.append(different.which + np.int32(starts[number]), np.int32(starts[-1])).take(order))
+        at.append(np.append(reading.at, -1).astype(np.int32).take(order))
+    parts = [different for _, different in readings]
+    value = np.concatenate([*(part.value for part in parts), [np.nan]])
+    half = np.concatenate([*(part.half for part in parts), [0.0]])
+    digits = np.concatenate([*(part.digits for part in parts), [0]])
+    return Stream(value, half, digits, np.concatenate(which), np.concatenate(at))
 
 
 def named_columns(corpus: Corpus, columns: list[str], after: int = 0) -> NDArray[np.int64]:
@@ -63,42 +76,27 @@ def named_columns(corpus: Corpus, columns: list[str], after: int = 0) -> NDArray
 
     words, key = corpus.tokens.words, corpus.tokens.numbers.key
     named = np.full(len(key), -1, dtype=np.int64)
-    length = np.zeros(len(key), dtype=np.int64)
     by_size: dict[int, list[tuple[int, int]]] = {}
     for index, name in enumerate(columns):
         parts = words_of(encoded(name))
         size = len(parts.hash)
         if 0 < size <= _LONGEST_NAME:
-            code = grams(parts._replace(joined=np.ones(size, dtype=bool)), size)[0]
-            by_size.setdefault(size, []).append((int(code[0]), index))
-    if not by_size or not len(words.hash):
-        return named
+            whole = grams(parts._replace(joined=np.ones(size, dtype=bool)), size)[0]
+            by_size.setdefault(size, []).append((int(whole[0]), index))
+    keyed = np.flatnonzero(key >= 0)
+    length = np.zeros(len(keyed), dtype=np.int64)
     for size, names in by_size.items():
-        codes, firsts = grams(words, size)
-        at_word = np.zeros(len(words.hash), dtype=np.uint64)
-        at_word[firsts + size - 1] = codes
-        word = key
+        codes = np.array([code for code, _ in names], dtype=np.uint64)
+        word = key[keyed]
         for step in range(after + 1):
             if step:
                 word = np.where((word > 0) & words.joined[word - 1], word - 1, -1)
-            keyed = np.where(word >= 0, at_word[word], 0)
-            for name_code, index in names:
-                hit = (keyed == np.uint64(name_code)) & (length < size)
-                named[hit], length[hit] = index, size
+            ending = gram_ending(words, word, size)
+            maybe = np.flatnonzero(np.isin(ending, codes) & (length < size))
+            for code, index in names:
+                hit = maybe[ending[maybe] == np.uint64(code)]
+                named[keyed[hit]], length[hit] = index, size
     return named
-
-
-def _taken(numbers: Numbers, order: NDArray[np.int64]) -> Stream:
-    import numpy as np
-
-    gap = order < 0
-    index = np.where(gap, 0, order)
-    if not len(numbers.at):
-        index = order[:0]
-        gap = gap[:0]
-    value = np.where(gap, np.nan, numbers.value[index])
-    half = np.where(gap, 0.0, numbers.half[index])
-    return Stream(value, half, numbers.digits[index], np.where(gap, -1, numbers.at[index]))
 
 
 def _gaps(group: NDArray[np.int64], index: NDArray[np.int64] | None = None) -> NDArray[np.int64]:

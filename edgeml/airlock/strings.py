@@ -56,8 +56,6 @@ class Strings:
     """The examiner of text columns."""
 
     def __init__(self, corpus: Corpus, private: Private) -> None:
-        import numpy as np
-
         self._corpus, self._private = corpus, private
         columns = private.columns.values()
         self._columns = [column.name for column in columns if column.kind == STRING and not column.public]
@@ -70,13 +68,7 @@ class Strings:
         }
         self._hits: dict[tuple[str, int], _Hit] = {}
         self._counts: dict[tuple[str, int], int] = {}
-        parts = [grams(corpus.tokens.words, size)[0] for size in range(1, LONGEST + 1)] if self._columns else []
-        total = sum(map(len, parts))
-        self._bits = min(26, max(12, (32 * total).bit_length()))
-        self._sieve = np.zeros(1 << self._bits, dtype=bool)
-        for part in parts:
-            self._sieve[self._slot(part)] = True
-            self._sieve[part & np.uint64((1 << self._bits) - 1)] = True
+        self._sieves: dict[int, NDArray[np.bool_]] = {}
 
     def feed(self, batch: Any) -> None:
         for column in self._columns:
@@ -106,10 +98,20 @@ class Strings:
             result.append(finding._replace(rows=rows, cells=len(codes)))
         return result
 
-    def _slot(self, codes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    def _leaves(self, codes: NDArray[np.uint64], size: int) -> NDArray[np.bool_]:
+        """Whether grams of `size` words may be among those that want to leave; the index is made when first asked."""
         import numpy as np
 
-        return np.asarray(codes >> np.uint64(64 - self._bits), dtype=np.uint64)
+        if size not in self._sieves:
+            index = grams(self._corpus.tokens.words, size)[0]
+            width = min(26, max(12, (8 * len(index)).bit_length()))
+            sieve = np.zeros(1 << width, dtype=bool)
+            for slots in _slots(index, width):
+                sieve[slots] = True
+            self._sieves[size] = sieve
+        sieve = self._sieves[size]
+        upper, lower = _slots(codes, len(sieve).bit_length() - 1)
+        return np.asarray(sieve.take(upper) & sieve.take(lower))
 
     def _probe(self, column: str, values: Sequence[str], rows: NDArray[np.int64]) -> None:
         import numpy as np
@@ -123,13 +125,18 @@ class Strings:
         value = np.searchsorted(starts, words.start, "right") - 1
         same = np.append(value[1:] == value[:-1], False)
         count = np.bincount(value, minlength=len(values))
+        leaves = self._leaves(words.hash, 1)  # a value that holds another word than those that want to leave is none
         for size in range(1, LONGEST + 1):
             codes, firsts = grams(words._replace(joined=same), size)
             wanted = count[value[firsts]] == size
             if size == LONGEST:
                 wanted |= count[value[firsts]] > size
+            for at in range(size):
+                wanted &= leaves[firsts + at]
             codes, firsts = codes[wanted], firsts[wanted]
-            found = self._sieve[self._slot(codes)] & self._sieve[codes & np.uint64((1 << self._bits) - 1)]
+            if not len(codes):
+                continue
+            found = self._leaves(codes, size)
             for code, first in zip(codes[found].tolist(), firsts[found].tolist(), strict=True):
                 whole = int(count[value[first]]) <= LONGEST
                 key = (column, code)
@@ -206,6 +213,14 @@ class Strings:
         for at, letter in enumerate(shape):
             alike &= table[0 if letter == "9" else 1][raw[words.start[which] + at]]
         return len(np.unique(words.hash[which[alike]]))
+
+
+def _slots(codes: NDArray[np.uint64], width: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Two places of each code in a table of 2 ** width."""
+    import numpy as np
+
+    upper, lower = codes >> np.uint64(64 - width), codes & np.uint64((1 << width) - 1)
+    return upper.view(np.int64), lower.view(np.int64)
 
 
 def _shape(word: str) -> str:

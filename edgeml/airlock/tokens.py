@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ CHUNK = 1 << 19
 LONGEST = 4  # words of a gram
 _FLOAT32 = 6.1e-8
 _BASE, _ROUNDS = 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93
-_WORD, _BREAK = 1, 2
+_SMALLEST = 330
+_LANES = 64  # bytes of a word that are hashed along with those of all others
 
 
 class Numbers(NamedTuple):
@@ -143,6 +145,21 @@ def grams(words: Words, size: int) -> tuple[NDArray[np.uint64], NDArray[np.int64
     return key[firsts], firsts
 
 
+def gram_ending(words: Words, last: NDArray[np.int64], size: int) -> NDArray[np.uint64]:
+    """The hash of the `size` words that may be one value and of which `last` is the last; 0 where there are none."""
+    import numpy as np
+
+    first = last - size + 1
+    whole = first >= 0
+    first = np.where(whole, first, 0)
+    key = words.hash[first]
+    for at in range(1, size):
+        word = np.minimum(first + at, len(words.hash) - 1)
+        key = key * np.uint64(_ROUNDS) + words.hash[word]
+        whole &= words.joined[word - 1]
+    return np.where(whole, key, np.uint64(0))
+
+
 def _joined(parts: list[Numbers]) -> Numbers:
     import numpy as np
 
@@ -161,63 +178,88 @@ def _pieces(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 @lru_cache(maxsize=1)
-def _tables() -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint64], NDArray[np.uint64]]:
-    """The class of every byte, lower case, and the powers by which hashes are told apart and shifted back."""
+def _tables() -> tuple[NDArray[np.uint8], NDArray[np.uint64]]:
+    """Which bytes end a value, and the masks that leave the first bytes of eight."""
     import numpy as np
 
-    kind = np.zeros(256, dtype=np.uint8)
-    for byte in range(256):
-        if byte >= 128 or chr(byte).isalnum():
-            kind[byte] = _WORD
-    kind[list(b'\n\r\t"[]{}<>|=')] = _BREAK
-    lower = np.arange(256, dtype=np.uint8)
-    lower[65:91] += 32
-    size = CHUNK + 16
-    power = np.full(size, _BASE | 1, dtype=np.uint64)
-    power[0] = 1
-    np.cumprod(power, out=power)
-    inverse = np.full(size, pow(_BASE | 1, -1, 1 << 64), dtype=np.uint64)
-    inverse[0] = 1
-    np.cumprod(inverse, out=inverse)
-    return kind, lower, power, inverse
+    ending = np.zeros(256, dtype=np.uint8)
+    ending[list(b'\n\r\t"[]{}<>|=')] = 1
+    return ending, np.array([(1 << 8 * size) - 1 for size in range(9)], dtype=np.uint64)
+
+
+def _runs(inside: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where stretches of true begin and where the next false stands; the ends are false."""
+    import numpy as np
+
+    edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
+    return edges[0::2], edges[1::2]
+
+
+def _letters(raw: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    letters: NDArray[np.bool_] = ((raw | 32) - 97 < 26) | (raw >= 128)  # bytes wrap round
+    return letters
 
 
 def _words(raw: NDArray[np.uint8]) -> Words:
     import numpy as np
 
-    kind, lower, power, inverse = _tables()
-    classes = kind.take(raw)
-    edges = np.flatnonzero(np.diff((classes == _WORD).view(np.int8))) + 1
-    start, end = edges[0::2], edges[1::2]
-    sums = np.zeros(len(raw) + 1, dtype=np.uint64)
-    np.cumsum((lower.take(raw).astype(np.uint64) + 1) * power[: len(raw)], out=sums[1:])
-    value = (sums[end] - sums[start]) * inverse[start]
-    value ^= value >> np.uint64(29)
-    value *= np.uint64(_ROUNDS)
-    value ^= value >> np.uint64(32)
-    breaks = classes == _BREAK
-    breaks |= (raw == 44) & (np.append(raw[1:], 10) != 32)  # a list's comma; that of a sentence has a space
-    seen = np.zeros(len(raw) + 1, dtype=np.int32)
-    np.cumsum(breaks, out=seen[1:])
+    ending, _ = _tables()
+    start, end = _runs(_letters(raw) | (raw - 48 < 10))
+    ends = ending.take(raw)
+    ends[:-1] |= (raw[:-1] == 44) & (raw[1:] != 32)  # a list's comma; that of a sentence has a space
+    ends[:-1] |= ends[1:] << 1
+    ends[:-2] |= (ends[2:] & 1) << 2
     joined = np.zeros(len(start), dtype=bool)
     if len(start) > 1:
-        joined[:-1] = (seen[start[1:]] == seen[end[:-1]]) & (start[1:] - end[:-1] <= 3)
-    return Words(value, start, end, joined)
+        gap = start[1:] - end[:-1]
+        between = np.array([0, 1, 3, 7, 255], dtype=np.uint8).take(np.minimum(gap, 4))
+        joined[:-1] = ((ends.take(end[:-1]) & between) == 0) & (gap <= 3)
+    return Words(_hashes(raw, start, end), start, end, joined)
+
+
+def _hashes(raw: NDArray[np.uint8], start: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """A hash of each word in lower case, by eight bytes at a time."""
+    import numpy as np
+
+    lower = np.zeros(len(raw) + 8, dtype=np.uint8)
+    np.bitwise_or(raw, (raw - 65 < 26).view(np.uint8) << 5, out=lower[:-8])
+    eight = np.ndarray((len(raw) + 1,), "<u8", lower.data, strides=(1,))
+    _, masks = _tables()
+    length = end - start
+    value = _mixed(eight.take(start) & masks.take(np.minimum(length, 8)))
+    longer, at = np.flatnonzero(length > 8), 8
+    while len(longer) and at < _LANES:
+        more = eight.take(start[longer] + at) & masks.take(np.minimum(length[longer] - at, 8))
+        value[longer] = _mixed(value[longer] ^ more)
+        at += 8
+        longer = longer[length[longer] > at]
+    for index in longer.tolist():  # few, as they are so long
+        rest = blake2b(lower[start[index] + at : end[index]].data, digest_size=8).digest()
+        value[index] ^= np.uint64(int.from_bytes(rest, "little"))
+    return value
+
+
+def _mixed(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    import numpy as np
+
+    value = value * np.uint64(_BASE)
+    value ^= value >> np.uint64(32)
+    value *= np.uint64(_ROUNDS)
+    value ^= value >> np.uint64(29)
+    return value
 
 
 def _numbers(raw: NDArray[np.uint8], words: Words) -> tuple[Numbers, Numbers | None, Numbers | None]:
     """The numbers as they stand, and the readings with decimal commas and of percents, where there are any."""
     import numpy as np
 
-    digit = (raw >= 48) & (raw <= 57)
-    edges = np.flatnonzero(np.diff(digit.view(np.int8))) + 1
-    runs = _Runs(raw, edges[0::2], edges[1::2])
+    runs = _Runs(raw, *_told(raw, *_runs(raw - 48 < 10)))
     plain = runs.read(46)
     nulls = _nulls(raw, words)
     first = _merged(plain, nulls, words, raw)
-    comma = runs.read(44)
     commas = None
-    if len(comma.start):
+    comma = runs.read(44) if ((runs.gap == 1) & (runs.after == 44)).any() else None
+    if comma is not None and len(comma.start):
         kept = ~np.isin(plain.start, comma.start) & ~np.isin(plain.start, comma.second)
         whole = _Read(*(np.concatenate([mine[kept], theirs]) for mine, theirs in zip(plain, comma, strict=True)))
         commas = _merged(whole, nulls, words, raw)
@@ -226,6 +268,35 @@ def _numbers(raw: NDArray[np.uint8], words: Words) -> tuple[Numbers, Numbers | N
         scale = np.where(plain.percent, 0.01, 1.0)
         percents = _merged(plain._replace(value=plain.value * scale, unit=plain.unit * scale), nulls, words, raw)
     return first, commas, percents
+
+
+def _told(
+    raw: NDArray[np.uint8], start: NDArray[np.int64], end: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The runs of digits without those of words ("P12", "4b1f"): a log's times and digests have more than its numbers.
+
+    What has a letter before it is an exponent or no number. What has one after it is no number either, but decimals
+    and exponents are, and what an exponent follows.
+    """
+    import numpy as np
+
+    letter = _letters(raw)
+    before, after = raw.take(start - 1), raw.take(end)
+    beside = np.append(start[1:] - end[:-1], 1 << 30)[: len(start)]
+    power = _exponents(raw, end, after, beside)
+    told = np.append(False, power[:-1])[: len(start)]
+    told |= ~(letter.take(start - 1) | ((letter.take(end) | (after == 95)) & ~power & (before != 46) & (before != 44)))
+    return start[told], end[told]
+
+
+def _exponents(
+    raw: NDArray[np.uint8], end: NDArray[np.int64], after: NDArray[np.uint8], gap: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Whether a run is followed by an exponent, which is the next run."""
+    powers: NDArray[np.bool_] = (after | 32) == 101
+    then = raw.take(end + 1)
+    powers &= (gap == 1) | ((gap == 2) & ((then == 43) | (then == 45)))
+    return powers
 
 
 class _Read(NamedTuple):
@@ -245,17 +316,12 @@ class _Runs:
 
         self.raw, self.start, self.end = raw, start, end
         self.value, self.length = _values(raw, start, end)
-        self.letter = ((raw | 32) >= 97) & ((raw | 32) <= 122) | (raw >= 128) | (raw == 95)
-        self.alnum = self.letter | (raw >= 48) & (raw <= 57)
+        self.letter = _letters(raw) | (raw == 95)
+        self.digit = raw - 48 < 10
+        self.alnum = self.letter | self.digit
         self.gap = np.append(start[1:] - end[:-1], 1 << 30)[: len(start)]
-        self.power = self._exponents()
-
-    def _exponents(self) -> NDArray[np.bool_]:
-        """Whether a run is followed by an exponent, which is the next run."""
-        after, then = self.raw[self.end] | 32, self.raw[self.end + 1]
-        signed = (self.gap == 2) & ((then == 43) | (then == 45))
-        powers: NDArray[np.bool_] = (after == 101) & ((self.gap == 1) | signed)
-        return powers
+        self.after = raw.take(end)
+        self.power = _exponents(raw, end, self.after, self.gap)
 
     def read(self, mark: int) -> _Read:
         """The numbers with `mark` (a point, 46, or a comma, 44) before their decimals.
@@ -265,11 +331,11 @@ class _Runs:
         import numpy as np
 
         raw, count = self.raw, len(self.start)
-        link = (self.gap == 1) & (raw[self.end] == mark)
+        link = (self.gap == 1) & (self.after == mark)
         linked = np.append(False, link[:-1])[:count]
         head = ~linked & ~np.append(False, self.power[:-1] & ~self.letter[self.start[:-1] - 1])[:count]
         if mark == 44:
-            other = (self.gap == 1) & (raw[self.end] == 46)
+            other = (self.gap == 1) & (self.after == 46)
             chained = np.append(link[1:] | other[1:], False)[:count]
             head &= link & ~chained & (raw[self.start - 1] != 46) & (raw[self.start - 1] != 44)
         index = np.flatnonzero(head)
@@ -290,7 +356,7 @@ class _Runs:
         bad |= ~exact & (glued | ((after == 45) & self.alnum[later]))
         bad |= ~exact & (((before == 47) & self.alnum[start - 2]) | ((after == 47) & self.alnum[later]))
         clock = self.length[index] <= 2
-        pair = (self.length[index] == 2) & (np.append(0, self.length)[index] <= 2)
+        pair = (self.length[index] == 2) & ~(self.digit[start - 3] & self.digit[start - 4])
         bad |= pair & (before == 58) & (earlier >= 48) & (earlier <= 57)
         bad |= clock & ~has & (after == 58) & (raw[later] >= 48) & (raw[later] <= 57)
         bad |= (before == 46) & ~bare
@@ -300,12 +366,12 @@ class _Runs:
             part[good] for part in (index, last, final, has, bare, power, glued, sign, start, end)
         )
         decimals = np.where(has, self.length[last], np.where(bare, self.length[index], 0))
-        shift = np.where(power, self.value[final], 0.0)
-        shift = np.clip(np.where(power & (raw[self.start[final] - 1] == 45), -shift, shift), -100, 100)
+        shift = np.where(power, self.value[final], 0.0).clip(0, 100).astype(np.int64)
+        shift = np.where(power & (raw[self.start[final] - 1] == 45), -shift, shift)
         whole = np.where(bare, 0.0, self.value[index])
         part = np.where(has, self.value[last], np.where(bare, self.value[index], 0.0))
-        value = (whole + part * 10.0 ** -np.minimum(decimals, 300.0)) * 10.0**shift
-        unit = 10.0 ** (shift - decimals)
+        value = (whole + part * _ten(-decimals.clip(0, 300))) * _ten(shift)
+        unit = _ten(shift - decimals)
         value = np.where(sign & ~glued & (raw[start - 1] == 45), -value, value)
         return _Read(value, unit, _digits(value / unit, has | bare), start, self.start[last], raw[end] == 37)
 
@@ -332,26 +398,41 @@ def _digits(counted: NDArray[np.float64], decimal: NDArray[np.bool_]) -> NDArray
 
     size = np.abs(np.round(counted))
     digits = np.floor(np.log10(np.maximum(size, 1))).astype(np.int64) + 1
+    round_ = np.flatnonzero(~decimal)
     for _ in range(6):
-        round_ = ~decimal & (digits > 1) & (size % 10 == 0)
-        size = np.where(round_, size / 10, size)
-        digits -= round_
+        round_ = round_[(digits[round_] > 1) & (size[round_] % 10 == 0)]
+        size[round_] /= 10
+        digits[round_] -= 1
     return digits
+
+
+def _ten(exponent: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Powers of ten, 0 where they are too small."""
+    return _powers().take(exponent + _SMALLEST, mode="clip")
+
+
+@lru_cache(maxsize=1)
+def _powers() -> NDArray[np.float64]:
+    import numpy as np
+
+    return np.asarray(10.0 ** np.arange(-_SMALLEST, 309.0))
 
 
 def _nulls(raw: NDArray[np.uint8], words: Words) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Where a null (as NaN), a true (1) or a false (0) is written."""
     import numpy as np
 
-    length = words.end - words.start
     places, values = [], []
-    for text, value in ((b"nan", np.nan), (b"null", np.nan), (b"none", np.nan), (b"true", 1.0), (b"false", 0.0)):
-        here = words.start[length == len(text)]
-        for at, byte in enumerate(text):
-            here = here[(raw[here + at] | 32) == byte]
+    for code, value in zip(_null_codes(), (np.nan, np.nan, np.nan, 1.0, 0.0), strict=True):
+        here = words.start[words.hash == code]
         places.append(here)
         values.append(np.full(len(here), value))
     return np.concatenate(places), np.concatenate(values)
+
+
+@lru_cache(maxsize=1)
+def _null_codes() -> tuple[np.uint64, ...]:
+    return tuple(words_of(b"nan null none true false").hash)
 
 
 def _merged(

@@ -11,10 +11,11 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from edgeml.airlock import bits
-from edgeml.airlock.cells import Lookup
+from edgeml.airlock.cells import Lookup, within
 from edgeml.airlock.corpus import Corpus
 from edgeml.airlock.finding import Finding, Rule
 from edgeml.airlock.private import Private
+from edgeml.airlock.profile import Numbers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,14 +30,19 @@ SCATTERED = Rule(
 )
 RULES = (SCATTERED,)
 WIDTH = 32
-_PAIRS = 5e6  # cells that fit a number by chance, at most
+_PAID = math.log2(WIDTH) + 1
+_DIGITS = 2  # one tells less than is paid
+_MIXER = 0x9E3779B97F4A7C15
+_PAIRS = 1e6  # cells that fit a number by chance, at most
+_FINE = 64  # steps of a bit
+_SAMPLE = 1 << 17  # numbers from which it is told how many can be gone through
+_SLOTS = 22  # bits of a row's and window's slot
 
 
 class Window:
     """The examiner of rows in any order."""
 
     def __init__(self, corpus: Corpus, private: Private) -> None:
-        import numpy as np
 
         self._corpus, self._private = corpus, private
         numbers = corpus.tokens.numbers
@@ -46,37 +52,48 @@ class Window:
         self.strongest = -math.inf
         self._found: dict[int, tuple[float, int, set[int]]] = {}
         self._fed = 0
-        by_value = np.argsort(numbers.value)
-        value, half, digits = numbers.value[by_value], numbers.half[by_value], numbers.digits[by_value]
-        paid = math.log2(WIDTH) + 1
-        chosen: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
-        for name in bits.numeric(private):
-            column = private.profile.numbers[name]
-            if private.columns[name].public or column.levels < 2 * WIDTH:
-                continue
-            ends = np.searchsorted(value, [column.low - column.lattice, column.high + column.lattice])
-            inside = np.arange(*np.clip(ends + np.array([-1, 1]), 0, len(value)))
-            inside = inside[~np.isnan(value[inside])]
-            told = bits.evidence(column, value[inside], half[inside], digits[inside])
-            chosen[name] = (inside[told > paid], told[told > paid])
-        least = self._affordable([told for _, told in chosen.values()])
+        told = {
+            name: private.profile.numbers[name]
+            for name in bits.numeric(private)
+            if not private.columns[name].public and private.profile.numbers[name].levels >= 2 * WIDTH
+        }
+        step = max(1, len(corpus.distinct.value) // _SAMPLE)
+        sampled = {name: self._told(column, step) for name, column in told.items()}
+        self._least = self._affordable(list(sampled.values()), step)
         self._numbers: dict[str, NDArray[np.int64]] = {}
         self._net: dict[str, NDArray[np.float64]] = {}
         asked = {}
-        for name, (inside, told) in chosen.items():
-            inside, told = inside[told >= least], told[told >= least]
-            self._numbers[name], self._net[name] = by_value[inside], told - math.log2(WIDTH)
-            asked[name] = (value[inside], half[inside])
+        for name, column in told.items():
+            if bits.most(column) < self._least:
+                continue
+            which, evidence = self._told(column) if step > 1 else sampled[name]
+            which, evidence = which[evidence >= self._least], evidence[evidence >= self._least]
+            self._numbers[name], self._net[name] = which, evidence - math.log2(WIDTH)
+            asked[name] = (corpus.distinct.value[which], corpus.distinct.half[which])
         self._lookup = Lookup(private, asked)
 
-    def _affordable(self, parts: list[NDArray[np.float64]]) -> float:
+    def _told(self, column: Numbers, step: int = 1) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The different numbers, or every so many of them, that tell more than they pay, and their evidence."""
+        import numpy as np
+
+        numbers = self._corpus.distinct
+        value, half, digits = numbers.value[::step], numbers.half[::step], numbers.digits[::step]
+        which = np.flatnonzero(within(column, value, half) & (digits >= _DIGITS))
+        told = bits.evidence(column, value[which], half[which], digits[which])
+        good = told > _PAID
+        return which[good] * step, told[good]
+
+    def _affordable(self, parts: list[tuple[NDArray[np.int64], NDArray[np.float64]]], step: int) -> float:
         """The bits from which on the numbers fit no more cells by chance than can be gone through."""
         import numpy as np
 
-        told = np.sort(np.concatenate([*parts, np.zeros(0)]))[::-1]
-        expected = np.cumsum(2.0**-told) * self._private.rows
-        within = int(np.searchsorted(expected, _PAIRS, "right"))
-        return float(told[within]) + 1e-9 if within < len(told) else 0.0
+        expected = np.zeros(_FINE * 64)
+        many = np.diff(self._corpus.distinct.begins) * (self._private.rows * step)
+        for which, told in parts:
+            steps = np.minimum((told * _FINE).astype(np.int64), len(expected) - 1)
+            expected += np.bincount(steps, many[which] * 2.0**-told, minlength=len(expected))
+        above = np.cumsum(expected[::-1])[::-1]
+        return int(np.count_nonzero(above > _PAIRS)) / _FINE
 
     def feed(self, batch: Any) -> None:
         import numpy as np
@@ -85,13 +102,14 @@ class Window:
             return
         rows, windows, columns, net = [], [], [], []
         for index, name in enumerate(self._lookup.names):
-            for row, number in self._lookup.pairs(batch, name):
-                window = self._numbers[name][number] // (WIDTH // 2)
+            for found, which in self._lookup.pairs(batch, name):
+                number, pair = self._corpus.distinct.numbers(self._numbers[name][which])
+                row, which, window = found[pair], which[pair], number.astype(np.int64) // (WIDTH // 2)
                 for one in (window, window - 1):  # windows overlap by half
                     rows.append(row)
                     windows.append(one)
-                    columns.append(np.full(len(row), index))
-                    net.append(self._net[name][number])
+                    columns.append(np.full(len(row), index, dtype=np.int8 if index < 128 else np.int64))
+                    net.append(self._net[name][which])
         if rows:
             self._score(np.concatenate(rows), np.concatenate(windows), np.concatenate(columns), np.concatenate(net))
         self._fed += batch.num_rows
@@ -103,6 +121,10 @@ class Window:
         import numpy as np
 
         place = rows * (self._windows + 1) + windows + 1
+        slot = (place.view(np.uint64) * np.uint64(_MIXER)) >> np.uint64(64 - _SLOTS)
+        slot = slot.view(np.int64)
+        several = np.flatnonzero((np.bincount(slot, minlength=1 << _SLOTS) >= 4).take(slot))  # of most there are fewer
+        place, columns, net = place[several], columns[several], net[several]
         order = np.lexsort((-net, columns, place))
         place, columns, net = place[order], columns[order], net[order]
         best = np.append(True, (place[1:] != place[:-1]) | (columns[1:] != columns[:-1]))[: len(place)]
