@@ -136,7 +136,7 @@ def _hidden(private: Any, count: int) -> Any:
 def _tensor(private: Any) -> dict[str, Any]:
     import numpy as np
 
-    from edgeml.airlock.join import RowIndex
+    from edgeml.airlock.evidence.join import RowIndex
 
     numbers = np.random.default_rng(1).normal(size=(NUMBERS // 100, 100)).astype(np.float32)
     for at, row in enumerate(_hidden(private, 7)):
@@ -165,8 +165,8 @@ def _text(private: Any) -> dict[str, Any]:
 
 def _rate(name: str, megabytes: int, private: Any) -> dict[str, Any]:
     from edgeml.airlock.evidence import examiner
+    from edgeml.airlock.evidence.tokens import encoded, tokens
     from edgeml.airlock.finding import Text
-    from edgeml.airlock.tokens import encoded, tokens
 
     text = log_text(megabytes * 1_000_000) if name.endswith("log") else numbers_text(megabytes * 125_000)
     batches = list(private.batches())

@@ -23,7 +23,7 @@ from typing import Any
 
 import yaml
 
-from edgeml.airlock import seal
+from edgeml.airlock.keeping import seal
 
 COMPONENTS = Path(__file__).parents[1] / "components"
 COMPONENT = COMPONENTS / "release_artifacts" / "component.yml"

@@ -12,12 +12,12 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from edgeml.airlock import bits
-from edgeml.airlock.cells import Lookup
+from edgeml.airlock.evidence import bits
+from edgeml.airlock.evidence.cells import Lookup
+from edgeml.airlock.evidence.words import COMMON
 from edgeml.airlock.finding import Artifact, Finding, Rule
 from edgeml.airlock.private import Private
 from edgeml.airlock.profile import Numbers
-from edgeml.airlock.words import COMMON
 
 DOMINANCE = 0.9  # of a total, held by the two largest: acro; sdcLog takes 0.85
 DEGREES_OF_FREEDOM = 10  # ABS DataLab, acro

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from edgeml.airlock.finding import POLICY, Finding, Rule
-from edgeml.airlock.strict_json import Refused
+from edgeml.airlock.intake.strict_json import Refused
 
 RULES = (
     Rule("gate.error", POLICY, "the gate could examine everything", "What could not be examined is not known to be "

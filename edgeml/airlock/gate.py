@@ -16,16 +16,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeml import contract as contracts
-from edgeml.airlock import failure, history, inventory, ledger, report, rules, schemas, seal, unwrap, views, waivers
+from edgeml.airlock import failure, rules
 from edgeml.airlock.failure import guard
 from edgeml.airlock.finding import Artifact, Examiner, Finding, Text
-from edgeml.airlock.strict_json import Refused
+from edgeml.airlock.intake import inventory, schemas, unwrap, views
+from edgeml.airlock.intake.strict_json import Refused
+from edgeml.airlock.keeping import history, ledger, report, seal, waivers
 from edgeml.contract import Contract
 from edgeml.errors import EdgemlError
 
 if TYPE_CHECKING:
+    from edgeml.airlock.keeping.waivers import Waiver
     from edgeml.airlock.private import Private
-    from edgeml.airlock.waivers import Waiver
 
 RELEASED, BLOCKED, UNDECIDED = "released", "blocked", "undecided"
 EXIT = {RELEASED: 0, UNDECIDED: 1, BLOCKED: 2}
@@ -184,7 +186,8 @@ def _known_keys(contract: Contract) -> frozenset[str]:
 
 def _compare(examined: _Examined, asked: _Asked, artifacts: list[Artifact], texts: list[Text]) -> None:
     """Let the private rows stream past every examiner."""
-    from edgeml.airlock import disclosure, evidence, models
+    from edgeml.airlock import disclosure, evidence
+    from edgeml.airlock.models import examine
     from edgeml.airlock.private import open_private
 
     findings, contract = examined.findings, examined.contract
@@ -199,7 +202,7 @@ def _compare(examined: _Examined, asked: _Asked, artifacts: list[Artifact], text
     examiners: list[Examiner] = []
     makers: list[Callable[[], Examiner]] = [
         lambda: evidence.examiner(texts, private),
-        lambda: models.examiner(artifacts, private, unseen),
+        lambda: examine.examiner(artifacts, private, unseen),
     ]
     for make in makers:
         with guard(findings, "", FIXES):
@@ -224,7 +227,7 @@ def _compare(examined: _Examined, asked: _Asked, artifacts: list[Artifact], text
 
 def _rewrite(examined: _Examined, given: Sequence[Waiver], mantissa_bits: int | None) -> dict[str, bytes]:
     """What would leave: every document printed again and the model in its canonical form."""
-    from edgeml.airlock import canonical
+    from edgeml.airlock.models import canonical
 
     contract, documents, findings = examined.contract, examined.documents, examined.findings
     if contract is None:

@@ -8,15 +8,15 @@ from importlib import import_module
 from edgeml.airlock.finding import CONTENT, POLICY, Finding, Rule
 
 MODULES = (  # in the order of the page
-    "inventory",
-    "unwrap",
-    "schemas",
-    "canonical",
-    "models",
+    "intake.inventory",
+    "intake.unwrap",
+    "intake.schemas",
+    "models.canonical",
+    "models.examine",
     "evidence",
     "disclosure",
-    "history",
-    "waivers",
+    "keeping.history",
+    "keeping.waivers",
     "failure",
 )
 

@@ -83,7 +83,7 @@ def _check(args: argparse.Namespace) -> int:
     )
     document = verdict.document()
     if args.report:
-        from edgeml.airlock.report import markdown
+        from edgeml.airlock.keeping.report import markdown
 
         args.report.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
         args.report.with_suffix(".md").write_text(markdown(document), "utf-8")
@@ -105,7 +105,7 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from edgeml.airlock import ledger, seal
+    from edgeml.airlock.keeping import ledger, seal
     from edgeml.registry import release
 
     trusted = args.public_key or seal.trusted(ledger.state(args.state), _settled())
@@ -124,7 +124,7 @@ def _settled() -> list[str]:
 
 
 def _status(args: argparse.Namespace) -> int:
-    from edgeml.airlock import ledger
+    from edgeml.airlock.keeping import ledger
 
     folder = ledger.state(args.state)
     entries = ledger.read(folder)

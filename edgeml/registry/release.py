@@ -9,7 +9,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgeml.airlock import seal
+from edgeml.airlock.keeping import seal
 from edgeml.errors import EdgemlError
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def verify(folder: str, trusted: Sequence[str] | None = None) -> Release:
 
 def _trusted() -> list[str]:
     from edgeml import settings
-    from edgeml.airlock import ledger
+    from edgeml.airlock.keeping import ledger
 
     return seal.trusted(ledger.state(), settings.load().airlock.public_keys)
 

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 import yaml
 
-from edgeml.airlock import gate, ledger, rules, seal
+from edgeml.airlock import gate, rules
 from edgeml.airlock.finding import CONTENT, POLICY
+from edgeml.airlock.keeping import ledger, seal
 from edgeml.cli import main
 from edgeml.errors import EdgemlError
 from tests.release_builder import Artifacts, artifacts, read_json, write_json

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgeml.airlock.join import RowIndex
+from edgeml.airlock.evidence.join import RowIndex
 
 RANDOM = np.random.default_rng(5)
 TABLE = RANDOM.normal(size=(5000, 8))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeml.airlock.tokens import encoded, tokens
+from edgeml.airlock.evidence.tokens import encoded, tokens
 
 
 def numbers(text: str) -> list[float]:

@@ -26,8 +26,8 @@ import polars as pl
 import pytest
 from onnx import helper, numpy_helper
 
-from edgeml.airlock import formats, inventory, unwrap, views
 from edgeml.airlock.finding import Artifact
+from edgeml.airlock.intake import formats, inventory, unwrap, views
 
 ROW = "Margaret O'Neill 17.993 10.381 122.81 1001.5"
 DATA = ROW.encode()

@@ -23,8 +23,8 @@ import pytest
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeml.airlock import inventory, schemas
-from edgeml.airlock.canonical import rewrite
+from edgeml.airlock.intake import inventory, schemas
+from edgeml.airlock.models.canonical import rewrite
 from edgeml.cli import main
 from tests import release_builder
 from tests.release_builder import Artifacts, artifacts, read_json, write_json

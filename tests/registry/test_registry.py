@@ -281,7 +281,7 @@ def without(file: str) -> Callable[[Path], None]:
 
 def foreign_signature(run: Path) -> None:
     """Signed by a gate that nobody here knows."""
-    from edgeml.airlock import seal
+    from edgeml.airlock.keeping import seal
 
     state = run / "elsewhere"
     state.mkdir()

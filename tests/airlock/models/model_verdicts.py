@@ -9,7 +9,7 @@ from model_zoo import Made, Table, legitimate, regression_leaks, regression_legi
 from model_zoo import leaks as classification_leaks
 
 from edgeml.airlock.finding import Artifact, Finding
-from edgeml.airlock.models import ModelExaminer
+from edgeml.airlock.models.examine import ModelExaminer
 
 SLOW = {"gpc", "knn-imputer", "lof", "quantile+lr", "kmeans-n"}
 

@@ -8,8 +8,8 @@ import pytest
 from model_zoo import Table, legitimate, regression_legitimate, table
 from onnx import numpy_helper
 
-from edgeml.airlock import canonical
-from edgeml.airlock.strict_json import Refused
+from edgeml.airlock.intake.strict_json import Refused
+from edgeml.airlock.models import canonical
 
 TRIMMED = ["lr", "std+lr", "mlp", "hgb", "forest-leaf-20", "naive-bayes"]
 

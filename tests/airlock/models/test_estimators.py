@@ -7,7 +7,7 @@ from model_verdicts import verdicts
 from model_zoo import leaks, legitimate, regression_leaks, regression_legitimate
 
 from edgeml.airlock.finding import CONTENT
-from edgeml.airlock.models import RULES
+from edgeml.airlock.models.examine import RULES
 
 CONTENT_RULES = {rule.id for rule in RULES if rule.kind == CONTENT} - {"model.unexamined"}
 EXPECTED = {

@@ -7,7 +7,7 @@ from model_verdicts import examine
 from model_zoo import Table, convert, fitted, table
 
 from edgeml.airlock.finding import Artifact
-from edgeml.airlock.membership import attack
+from edgeml.airlock.models.membership import attack
 
 
 def _split(estimator: object) -> tuple[list[Artifact], Table, Table]:

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from edgeml.airlock.finding import Finding
-from edgeml.airlock.onnx_walk import Place
-from edgeml.airlock.tensors import Tensors
+from edgeml.airlock.models.tensors import Tensors
+from edgeml.airlock.models.walk import Place
 
 ROWS, WEIGHTS = 50_000, 100_001
 Array = np.ndarray[Any, Any]

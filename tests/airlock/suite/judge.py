@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from edgeml import contract
-from edgeml.airlock import evidence, gate, inventory, rules, unwrap, views
+from edgeml.airlock import evidence, gate, rules
 from edgeml.airlock.finding import CONTENT, Finding
+from edgeml.airlock.intake import inventory, unwrap, views
 from edgeml.airlock.private import open_private
 
 from .release import copy_release, on_disk, papers

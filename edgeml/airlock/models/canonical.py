@@ -19,7 +19,7 @@ import onnx
 from onnx import numpy_helper
 
 from edgeml.airlock.finding import POLICY, Rule
-from edgeml.airlock.strict_json import OPAQUE_RUN, Refused
+from edgeml.airlock.intake.strict_json import OPAQUE_RUN, Refused
 
 DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})  # "" and "ai.onnx" are the same
 MICROSOFT_OPERATORS = frozenset({"Tokenizer"})  # what skl2onnx needs for text features
@@ -286,7 +286,7 @@ def deviation(before: bytes, after: bytes, batches: Iterable[Mapping[str, np.nda
     finite and the other not, or where they differ in form. Call it with models that were examined: it
     runs them in this process.
     """
-    from edgeml.airlock.activations import Failed, session
+    from edgeml.airlock.models.activations import Failed, session
 
     try:
         first, second = (session(onnx.load_from_string(data), everything=False) for data in (before, after))

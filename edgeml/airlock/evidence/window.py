@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from edgeml.airlock import bits
-from edgeml.airlock.cells import Lookup, within
-from edgeml.airlock.corpus import Corpus
+from edgeml.airlock.evidence import bits
+from edgeml.airlock.evidence.cells import Lookup, within
+from edgeml.airlock.evidence.corpus import Corpus
 from edgeml.airlock.finding import Finding, Rule
 from edgeml.airlock.private import Private
 from edgeml.airlock.profile import Numbers

@@ -20,18 +20,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeml.airlock import activations, hygiene, membership, model_runner, model_worker, tensors, trees, vocabularies
 from edgeml.airlock.finding import Artifact, Examiner, Finding, Rule
-from edgeml.airlock.model_runner import ENDED, content_of, receive, send, unexamined
-from edgeml.airlock.model_worker import is_signature
-from edgeml.airlock.onnx_walk import is_model
+from edgeml.airlock.models import activations, hygiene, membership, runner, tensors, trees, vocabularies, worker
+from edgeml.airlock.models.runner import ENDED, content_of, receive, send, unexamined
+from edgeml.airlock.models.walk import is_model
+from edgeml.airlock.models.worker import is_signature
 
 if TYPE_CHECKING:
     from edgeml.airlock.private import Private
 
 RULES: tuple[Rule, ...] = (
-    *model_worker.RULES,
-    *model_runner.RULES,
+    *worker.RULES,
+    *runner.RULES,
     *hygiene.RULES,
     *tensors.RULES,
     *activations.RULES,
@@ -61,7 +61,7 @@ class ModelExaminer:
         environment = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
         environment |= {"PYTHONPATH": root, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         self._child = subprocess.Popen(
-            [sys.executable, "-m", model_worker.__name__],
+            [sys.executable, "-m", worker.__name__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -12,11 +12,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from edgeml.airlock.corpus import Corpus
+from edgeml.airlock.evidence.corpus import Corpus
+from edgeml.airlock.evidence.tokens import LONGEST, encoded, grams, words_of
+from edgeml.airlock.evidence.words import COMMON
 from edgeml.airlock.finding import Finding, Rule
 from edgeml.airlock.private import STRING, Private
-from edgeml.airlock.tokens import LONGEST, encoded, grams, words_of
-from edgeml.airlock.words import COMMON
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,12 +18,12 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from edgeml.airlock import hygiene
 from edgeml.airlock.finding import POLICY, Artifact, Finding, Rule
-from edgeml.airlock.model_runner import Child, Runner, batch_of, content_of, keys_of, receive, send
-from edgeml.airlock.onnx_walk import Unreadable, is_model, parse, places
-from edgeml.airlock.tensors import Tensors
-from edgeml.airlock.vocabularies import Vocabularies
+from edgeml.airlock.models import hygiene
+from edgeml.airlock.models.runner import Child, Runner, batch_of, content_of, keys_of, receive, send
+from edgeml.airlock.models.tensors import Tensors
+from edgeml.airlock.models.vocabularies import Vocabularies
+from edgeml.airlock.models.walk import Unreadable, is_model, parse, places
 from edgeml.contract import Contract
 
 PARSE = Rule("model.parse", POLICY, "not a readable model", "what cannot be read cannot be examined", waivable=False)

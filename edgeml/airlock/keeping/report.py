@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgeml.airlock.finding import Finding
+from edgeml.airlock.keeping.waivers import Waiver
 from edgeml.airlock.rules import known
-from edgeml.airlock.waivers import Waiver
 
 RULES_VERSION = "2"
 MOST = 200  # findings in the document that leaves: their number is a channel, too

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgeml.airlock import formats
 from edgeml.airlock.finding import POLICY, Artifact, Finding, Rule, Text
-from edgeml.airlock.strict_json import Refused
+from edgeml.airlock.intake import formats
+from edgeml.airlock.intake.strict_json import Refused
 
 MEBIBYTE = 1 << 20
 LEAVES = {  # name: budget in bytes

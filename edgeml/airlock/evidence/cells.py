@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from edgeml.airlock import bits
-from edgeml.airlock.corpus import Corpus
+from edgeml.airlock.evidence import bits
+from edgeml.airlock.evidence.corpus import Corpus
+from edgeml.airlock.evidence.join import ranges
+from edgeml.airlock.evidence.streams import named_columns
 from edgeml.airlock.finding import Finding, Rule
-from edgeml.airlock.join import ranges
 from edgeml.airlock.private import Private
 from edgeml.airlock.profile import Numbers, as_numbers
-from edgeml.airlock.streams import named_columns
 
 if TYPE_CHECKING:
     import numpy as np

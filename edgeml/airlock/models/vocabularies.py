@@ -16,9 +16,9 @@ from typing import Any
 import onnx
 import pyarrow as pa
 
-from edgeml.airlock.batch import strings
 from edgeml.airlock.finding import CONTENT, Finding, Rule
-from edgeml.airlock.onnx_walk import Place, messages
+from edgeml.airlock.models.batch import strings
+from edgeml.airlock.models.walk import Place, messages
 from edgeml.contract import Contract
 
 VOCABULARY = Rule(

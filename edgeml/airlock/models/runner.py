@@ -17,14 +17,14 @@ from typing import IO, Any
 import numpy as np
 import pyarrow as pa
 
-from edgeml.airlock import hygiene
-from edgeml.airlock.activations import Failed, Run
-from edgeml.airlock.batch import numbers, strings
 from edgeml.airlock.finding import CONTENT, Finding, Rule
-from edgeml.airlock.membership import Losses
-from edgeml.airlock.model_inputs import Mismatch, plans
-from edgeml.airlock.onnx_walk import places
-from edgeml.airlock.trees import Leaves
+from edgeml.airlock.models import hygiene
+from edgeml.airlock.models.activations import Failed, Run
+from edgeml.airlock.models.batch import numbers, strings
+from edgeml.airlock.models.inputs import Mismatch, plans
+from edgeml.airlock.models.membership import Losses
+from edgeml.airlock.models.trees import Leaves
+from edgeml.airlock.models.walk import places
 from edgeml.contract import Contract, as_text
 
 UNEXAMINED = Rule(

@@ -16,8 +16,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from edgeml.airlock import formats
 from edgeml.airlock.finding import POLICY, Artifact, Finding, Rule, Text
+from edgeml.airlock.intake import formats
 
 DEPTH = 5
 MEMBERS = 2_000

@@ -66,7 +66,7 @@ def _runs(pattern: re.Pattern[str], decode: Callable[[str], bytes]) -> Callable[
 
 def _plain(data: bytes) -> bytes | None:
     """Decoded bytes where they are something: text, a known format, or a bare compressed stream."""
-    from edgeml.airlock import formats
+    from edgeml.airlock.intake import formats
 
     if len(data) < 6:
         return None

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from edgeml.airlock import bits, cells, rows, strings, window
-from edgeml.airlock.corpus import Corpus
+from edgeml.airlock.evidence import bits, cells, rows, strings, window
+from edgeml.airlock.evidence.corpus import Corpus
 from edgeml.airlock.finding import Examiner, Finding, Rule, Text
 from edgeml.airlock.private import Private
 

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import pyarrow as pa
 
-from edgeml.airlock.batch import numbers, strings
+from edgeml.airlock.models.batch import numbers, strings
 from edgeml.contract import Column, Contract
 
 Array = np.ndarray[Any, Any]

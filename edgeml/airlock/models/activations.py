@@ -25,8 +25,8 @@ import onnxruntime
 import pyarrow as pa
 
 from edgeml.airlock.finding import CONTENT, Finding, Rule
-from edgeml.airlock.model_inputs import Plan
-from edgeml.airlock.onnx_walk import Place
+from edgeml.airlock.models.inputs import Plan
+from edgeml.airlock.models.walk import Place
 
 STORED = Rule(
     "model.stored-rows", CONTENT, "rows in prepared form",

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgeml.airlock.finding import POLICY, Finding, Rule
-from edgeml.airlock.inventory import read_file
-from edgeml.airlock.strict_json import Refused
+from edgeml.airlock.intake.inventory import read_file
+from edgeml.airlock.intake.strict_json import Refused
 
 BUDGET = 1 << 16
 FORM = {

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeml.airlock.finding import POLICY, Rule
-from edgeml.airlock.inventory import read_file
-from edgeml.airlock.strict_json import (
+from edgeml.airlock.intake.inventory import read_file
+from edgeml.airlock.intake.strict_json import (
     Check,
     Refused,
     array,

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from edgeml.airlock import formats
+from edgeml.airlock.intake import formats
 
 NUMBERS = 2_000_000  # of one array
 MEMORY = 16 << 20  # bytes in which numbers are looked for

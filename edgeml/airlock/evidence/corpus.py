@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from edgeml.airlock.evidence.join import ranges
+from edgeml.airlock.evidence.tokens import Numbers, Tokens, encoded, tokens
 from edgeml.airlock.finding import Text
-from edgeml.airlock.join import ranges
-from edgeml.airlock.tokens import Numbers, Tokens, encoded, tokens
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,13 +11,13 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from edgeml.airlock import bits
-from edgeml.airlock.corpus import Corpus
+from edgeml.airlock.evidence import bits
+from edgeml.airlock.evidence.corpus import Corpus
+from edgeml.airlock.evidence.join import ranges
+from edgeml.airlock.evidence.streams import Stream, streams
 from edgeml.airlock.finding import Finding, Rule
-from edgeml.airlock.join import ranges
 from edgeml.airlock.private import Private
 from edgeml.airlock.profile import Numbers, as_numbers
-from edgeml.airlock.streams import Stream, streams
 
 if TYPE_CHECKING:
     import numpy as np

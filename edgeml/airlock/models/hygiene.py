@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 
 from edgeml.airlock.finding import POLICY, Finding, Rule
-from edgeml.airlock.onnx_walk import TENSOR_DATA, known_operator, messages
+from edgeml.airlock.models.walk import TENSOR_DATA, known_operator, messages
 
 UNUSED = Rule("model.unused", POLICY, "unused numbers", "numbers that no output depends on serve no prediction")
 OPERATOR = Rule("model.operator", POLICY, "unknown operators", "an operator that ONNX does not define can do anything")

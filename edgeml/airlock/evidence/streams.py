@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from edgeml.airlock.corpus import Corpus, distinct
-from edgeml.airlock.tokens import encoded, gram_ending, grams, words_of
+from edgeml.airlock.evidence.corpus import Corpus, distinct
+from edgeml.airlock.evidence.tokens import encoded, gram_ending, grams, words_of
 
 if TYPE_CHECKING:
     import numpy as np

@@ -24,9 +24,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from edgeml.airlock.batch import numbers
 from edgeml.airlock.finding import CONTENT, Finding, Rule
-from edgeml.airlock.onnx_walk import Place
+from edgeml.airlock.models.batch import numbers
+from edgeml.airlock.models.walk import Place
 
 ROW = Rule(
     "model.rows", CONTENT, "stored rows",

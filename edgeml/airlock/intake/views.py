@@ -11,9 +11,9 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from edgeml.airlock import decodings, formats, salvage
 from edgeml.airlock.finding import Artifact, Text
-from edgeml.airlock.unwrap import unwrap
+from edgeml.airlock.intake import decodings, formats, salvage
+from edgeml.airlock.intake.unwrap import unwrap
 
 DEPTH = 4  # decodings within decodings
 CHARACTERS = 64 << 20  # per artifact, of everything that was decoded

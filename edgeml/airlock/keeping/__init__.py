@@ -1,0 +1,1 @@
+"""What was decided, and kept: the ledger, the signature, the waivers, the report."""
