@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -200,10 +201,11 @@ def test_nothing_is_said_of_a_script_that_cannot_be_found_here(here: Path) -> No
         assert {one.rule for one in found(here, "python x.py --any", code=code)} <= {"cannot-run"}  # by edgeml run
 
 
-def test_other_peoples_pipelines_are_let_be(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_peoples_pipelines_are_let_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the benchmarks, and what the conformance corpus has beside its cases, which another test goes over."""
+    monkeypatch.chdir(shutil.copytree(ROOT / "benchmarks", tmp_path / "benchmarks"))  # our policy is not theirs
+    assert check(["."]) == []
     monkeypatch.chdir(ROOT)
-    assert check(["benchmarks"]) == []
     found = {(one.path.partition("corpus/")[2], one.rule) for one in check(["tests/conformance/corpus"])}
     assert {one for one in found if one[1] in MINE} == {
         ("bad-undeclared-placeholder/pipeline.yml", "port-not-passed"),  # it is misspelt in the command
