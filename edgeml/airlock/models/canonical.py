@@ -9,7 +9,6 @@ of bins, keys of tables, and what is subtracted (a mean, whose error a small spr
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -20,6 +19,7 @@ from onnx import numpy_helper
 
 from edgeml.airlock.finding import POLICY, Rule
 from edgeml.airlock.intake.strict_json import OPAQUE_RUN, Refused
+from edgeml.airlock.models.hygiene import drop_unused
 
 DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})  # "" and "ai.onnx" are the same
 MICROSOFT_OPERATORS = frozenset({"Tokenizer"})  # what skl2onnx needs for text features
@@ -88,7 +88,7 @@ def rewrite(
         raise Refused("onnx.interface", "its outputs are not those of signature.json")
     for port in [p for p in model.graph.input if p.name in initialized]:
         model.graph.input.remove(port)  # a default that a caller could replace: it becomes a constant
-    if (unused := _drop_unused(model.graph)) > UNUSED_ELEMENTS:
+    if (unused := drop_unused(model.graph)) > UNUSED_ELEMENTS:
         raise Refused("onnx.unused", f"carries {unused} numbers that no output depends on")
     everything = list(_messages(model))
     _strip(everything)
@@ -146,41 +146,6 @@ def _refuse_carriers(model: Any, everything: list[Any]) -> None:
             raise Refused("onnx.structure", "an attribute refers to a function")
         elif isinstance(message, onnx.TensorProto) and (message.external_data or message.data_location):
             raise Refused("onnx.external", "keeps a tensor outside of the file")
-
-
-def _drop_unused(graph: Any) -> int:
-    """Remove what no output depends on, and return how many elements that was."""
-    needed = {port.name for port in graph.output}
-    dropped = 0
-    for node in reversed(list(graph.node)):
-        if needed.isdisjoint(node.output):
-            dropped += sum(_elements(attribute) for attribute in node.attribute)
-            graph.node.remove(node)
-        else:
-            needed |= _reads(node)
-            dropped += sum(_drop_unused(inner) for inner in _subgraphs(node))
-    for tensor in list(graph.initializer):
-        if tensor.name not in needed:
-            dropped += math.prod(tensor.dims)
-            graph.initializer.remove(tensor)
-    return dropped
-
-
-def _subgraphs(node: Any) -> list[Any]:
-    return [g for a in node.attribute for g in ([a.g] if a.HasField("g") else []) + list(a.graphs)]
-
-
-def _reads(node: Any) -> set[str]:
-    """The names that a node depends on, with those that its subgraphs take from outside."""
-    inner = [set().union(*map(_reads, g.node), (port.name for port in g.output)) for g in _subgraphs(node)]
-    names: set[str] = set(node.input).union(*inner)
-    return names
-
-
-def _elements(attribute: Any) -> int:
-    plain = len(attribute.floats) + len(attribute.ints) + len(attribute.strings) + len(attribute.s)
-    tensors = [*attribute.tensors, *([attribute.t] if attribute.HasField("t") else [])]
-    return int(plain + sum(math.prod(tensor.dims) for tensor in tensors))
 
 
 def _strip(everything: list[Any]) -> None:
