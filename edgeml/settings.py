@@ -8,6 +8,7 @@ Importing this module costs pydantic: import it inside the functions that need i
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -49,6 +50,53 @@ class Airlock(Section):
     )
 
 
+class Azure(Section):
+    """The Azure Machine Learning workspace."""
+
+    cloud: str = Field(default="AzureCloud", description="name of the Azure cloud that holds the workspace")
+    metadata_url: str = Field(default="", description="a private cloud's metadata endpoint; empty: the known clouds'")
+    tenant_id: str = Field(default="", description="Microsoft Entra tenant")
+    client_id: str = Field(default="", description="application or identity that workflows sign in as")
+    subscription_id: str = Field(default="", description="subscription of the workspace")
+    resource_group: str = Field(default="", description="resource group of the workspace")
+    workspace: str = Field(default="", description="name of the workspace")
+
+
+class Kubernetes(Section):
+    """`kind = "kubernetes"`: an Arc-enabled cluster, attached as Azure ML Kubernetes compute."""
+
+    kind: Literal["kubernetes"]
+    resource_id: str = Field(description="ARM id of the connected cluster")
+    namespace: str = Field(default="default", description="namespace of the jobs")
+    instance_type: str = Field(default="", description="instance type of the jobs; empty: the cluster's default")
+
+
+class Ssh(Section):
+    """What a machine that is reached by SSH needs; the key comes from the environment."""
+
+    address: str = Field(default="", description="public address or host name of the VM")
+    port: int = Field(default=22, ge=1, le=65535, description="SSH port")
+    user: str = Field(default="edgeml", description="user who runs the jobs")
+    host_key: str = Field(default="", description="the VM's public host key, as in known_hosts: `ssh-ed25519 AAAA...`")
+
+
+class VirtualMachine(Ssh):
+    """`kind = "vm"`: a VM that Azure ML's own scheduler reaches by SSH."""
+
+    kind: Literal["vm"]
+    resource_id: str = Field(default="", description="ARM id of the VM; empty: attached by its address")
+
+
+class Edge(Ssh):
+    """`kind = "edge"`: a VM on which edgeml's engine runs; it reports to the workspace."""
+
+    kind: Literal["edge"]
+    folder: str = Field(default="edgeml", description="folder on the VM for code, cache and runs, below the user's home")
+
+
+Compute = Annotated[Kubernetes | VirtualMachine | Edge, Field(discriminator="kind")]
+
+
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="EDGEML_", env_nested_delimiter="_", env_nested_max_split=1, extra="forbid", frozen=True
@@ -57,6 +105,8 @@ class Settings(BaseSettings):
     storage: Storage = Storage()
     registry: Registry = Registry()
     airlock: Airlock = Airlock()
+    azure: Azure = Azure()
+    compute: dict[str, Compute] = Field(default_factory=dict, description="compute targets by name")
 
     @classmethod
     def settings_customise_sources(
