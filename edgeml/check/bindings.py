@@ -7,8 +7,6 @@ import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 
-import yaml
-
 from edgeml.check import kinds, ports
 from edgeml.check.context import Context
 from edgeml.check.document import Document, children, entries, scalar, walk
@@ -17,6 +15,7 @@ from edgeml.check.format import MISSING_KEY, WRONG_VALUE
 from edgeml.check.placed import Placed, occurrences, place_of
 from edgeml.check.survey import Survey
 from edgeml.pipeline import PipelineError
+from edgeml.pipeline.libyaml import yaml
 from edgeml.pipeline.resolve import ARTIFACTS
 from edgeml.pipeline.scope import Scope
 

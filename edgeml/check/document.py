@@ -11,16 +11,13 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import yaml
-from yaml.constructor import SafeConstructor
-
 from edgeml.check.finding import ERROR, Finding, Place, Rule, found
+from edgeml.pipeline.libyaml import Loader, yaml
 from edgeml.pipeline.source import is_too_deep
 
 if TYPE_CHECKING:
     from edgeml.check.placed import Placed
 
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 64
 MAX_NODES = 100_000
@@ -57,7 +54,7 @@ TAG = Rule(
     "name: !!python/name:os.system\n",
     "name: train\n",
 )
-_MERGER: Any = SafeConstructor()
+_MERGER: Any = yaml.constructor.SafeConstructor()
 _DEEP = f"more than {MAX_DEPTH} levels lie within each other"
 RULES = (SYNTAX, DUPLICATE, HOSTILE, TAG)
 
@@ -103,7 +100,7 @@ def read(path: str) -> tuple[Document, list[Finding]]:
     try:
         if is_too_deep(text, MAX_DEPTH):
             return Document(path, None, lines), [found(HOSTILE, start, _DEEP)]
-        root = yaml.compose(text, Loader=_Loader)
+        root = yaml.compose(text, Loader=Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = Place(path, mark.line + 1, mark.column + 1) if mark else start

@@ -8,12 +8,11 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import yaml
-
 from edgeml.check.context import Context
 from edgeml.check.document import Document, entries, scalar, walk
 from edgeml.check.places import value
 from edgeml.pipeline import load
+from edgeml.pipeline.libyaml import yaml
 
 FOLDER = "environments"
 _DIGITS = 12

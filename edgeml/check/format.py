@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from difflib import get_close_matches
 
-import yaml
-
 from edgeml.check import kinds
 from edgeml.check.document import Document, entries, scalar
 from edgeml.check.finding import ERROR, Finding, Rule, found
 from edgeml.check.kinds import Fields, Items, Names, OneOf, Open, Scalar, Shape
+from edgeml.pipeline.libyaml import yaml
 
 UNKNOWN_KEY = Rule(
     "unknown-key",

@@ -10,14 +10,13 @@ import re
 from collections.abc import Iterator
 from fnmatch import fnmatch
 
-import yaml
-
 from edgeml.check import environments, image, kinds
 from edgeml.check.context import Context
 from edgeml.check.document import Document, entries, scalar, walk
 from edgeml.check.finding import ERROR, Finding, Place, Rule, found
 from edgeml.check.places import value
 from edgeml.pipeline import PipelineError, load
+from edgeml.pipeline.libyaml import yaml
 from edgeml.policy import POLICY_FILE, Policy
 
 _POLICY = f"# --- {POLICY_FILE}\nprivate: [stackhub]\nregistries: [docker.io]\ncomputes: [edge-vm]\n"

@@ -6,11 +6,9 @@ import os
 import re
 from typing import Any, Self
 
-import yaml
-from yaml.constructor import SafeConstructor
-
 from edgeml.check.document import Document
 from edgeml.check.finding import Place
+from edgeml.pipeline.libyaml import yaml
 from edgeml.pipeline.source import Builder, Mapping, PipelineError
 
 
@@ -33,7 +31,7 @@ class Placed(Mapping):
 
 class _Builder(Builder):
     def __init__(self, document: Document) -> None:
-        super().__init__(SafeConstructor(), os.path.abspath(document.path))
+        super().__init__(yaml.constructor.SafeConstructor(), os.path.abspath(document.path))
         self.document = document
 
     def empty(self, node: yaml.MappingNode) -> Placed:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-import yaml
-
 from edgeml.check.context import Context
 from edgeml.check.document import Document, entries, scalar
 from edgeml.check.finding import Place
 from edgeml.pipeline import Graph, Step, expressions, load
+from edgeml.pipeline.libyaml import yaml
 
 _MAX_DEPTH = 32  # of pipelines within each other; the resolver refuses one that nests itself
 

@@ -6,8 +6,6 @@ import os
 import re
 from collections.abc import Iterator
 
-import yaml
-
 from edgeml.check import kinds
 from edgeml.check.context import Context
 from edgeml.check.document import Document, entries, scalar, walk
@@ -16,6 +14,7 @@ from edgeml.check.placed import occurrences
 from edgeml.check.survey import component_of
 from edgeml.pipeline import expressions, load
 from edgeml.pipeline.graph import Component
+from edgeml.pipeline.libyaml import yaml
 from edgeml.pipeline.ports import ANY, outside, render
 from edgeml.pipeline.source import PipelineError, at
 

@@ -9,13 +9,12 @@ import os
 import re
 from collections.abc import Iterator
 
-import yaml
-
 from edgeml.check import format
 from edgeml.check.context import Context
 from edgeml.check.document import Document, entries, scalar
 from edgeml.check.finding import ERROR, Finding, Rule, found
 from edgeml.check.kinds import ANY, BOOLEAN, INTEGER, NUMBER, TEXT, Fields, Names, Scalar, Shape
+from edgeml.pipeline.libyaml import yaml
 
 _GOOD = (
     "# --- deployments/ward.yml\n"

@@ -9,8 +9,6 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import yaml
-
 from edgeml import policy as policies
 from edgeml.check import kinds, local, places
 from edgeml.check.context import Context
@@ -19,6 +17,7 @@ from edgeml.check.finding import ERROR, Finding, Place, Rule, found
 from edgeml.check.places import Written, value
 from edgeml.pipeline import Graph, PipelineError, Step, expressions, load
 from edgeml.pipeline.graph import Data, data_of, datastore_of, sources_of
+from edgeml.pipeline.libyaml import yaml
 from edgeml.pipeline.resolve import ARTIFACTS
 from edgeml.policy import POLICY_FILE, Policy
 

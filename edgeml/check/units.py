@@ -6,12 +6,11 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import yaml
-
 from edgeml.check.document import Document, entries, scalar, walk
 from edgeml.check.finding import Place
 from edgeml.pipeline import load
 from edgeml.pipeline.expressions import references
+from edgeml.pipeline.libyaml import yaml
 
 Keys = dict[str, tuple[yaml.Node, yaml.Node]]
 _TAG = "tag:yaml.org,2002:"

@@ -10,12 +10,11 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import yaml
-
 from edgeml.check import commands
 from edgeml.check.context import Context
 from edgeml.check.document import Document, entries, scalar, walk
 from edgeml.check.finding import ERROR, WARNING, Finding, Rule, found
+from edgeml.pipeline.libyaml import yaml
 
 _HEAD = "# --- .github/workflows/train.yml\non: push\npermissions: {}\njobs:\n  train:\n    runs-on: ubuntu-latest\n"
 _JOB = _HEAD + "    timeout-minutes: 10\n"

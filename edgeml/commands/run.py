@@ -75,7 +75,7 @@ def execute(args: argparse.Namespace) -> int:
     for warning in graph.warnings:
         print(f"edgeml: {warning}", file=sys.stderr)
     if not args.no_check:
-        _refuse_faulty(graph, note=not args.dry_run)
+        _refuse_faulty(graph, dry=args.dry_run)
     if args.dry_run:
         _print_graph(graph, as_json=args.json)
         return 0
@@ -180,11 +180,14 @@ def run(
             return run_graph(graph, options, progress)
 
 
-def _refuse_faulty(graph: Graph, *, note: bool) -> None:
+def _refuse_faulty(graph: Graph, *, dry: bool) -> None:
     """Raise EdgemlError for what `edgeml check` calls an error in the pipeline or in what it is made of."""
     from edgeml.check import before
 
-    found = before.refusals(graph, project.state_folder(), note=note)
+    question = before.Question(graph, project.state_folder(), note=not dry)
+    if not dry:
+        from edgeml.engine import progress, run  # noqa: F401 - needed next, and had while the question is thought about
+    found = question.answer()
     for finding in found:
         print(f"{finding.path}:{finding.line}:{finding.column} {finding.rule} {finding.message}", file=sys.stderr)
     if found:

@@ -6,12 +6,8 @@ import os
 from collections.abc import Callable
 from typing import Any, ParamSpec, Self, TypeVar
 
-import yaml
-
 from edgeml.errors import EdgemlError
-
-# libyaml's parser is about ten times faster; PyYAML wheels have it, some distributions' builds do not.
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+from edgeml.pipeline.libyaml import Loader, yaml
 
 MAX_DEPTH = 200
 _SHORT = 4096  # characters
@@ -115,7 +111,7 @@ def read(path: str, *, unique: bool = False) -> Mapping:
     try:
         if is_too_deep(text):
             raise PipelineError(f"more than {MAX_DEPTH} levels lie within each other", path)
-        loader = _Loader(text)
+        loader = Loader(text)
         try:
             node = loader.get_single_node()
             content = Builder(loader, path, unique=unique).build(node) if node is not None else None
@@ -140,7 +136,7 @@ def is_too_deep(text: str, limit: int = MAX_DEPTH) -> bool:
     if len(text) < _SHORT:
         return False
     depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
+    for event in yaml.parse(text, Loader=Loader):
         if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
             depth += 1
             if depth > limit:

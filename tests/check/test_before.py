@@ -49,7 +49,7 @@ def test_what_was_found_faultless_is_looked_at_again_only_when_it_changes(projec
     assert run(project).returncode == 0
     code = (
         "import sys; from edgeml.cli import main; assert main(['run', 'pipeline.yml']) == 0; "
-        "assert 'edgeml.check.runnable' not in sys.modules"
+        "assert 'edgeml.check.finding' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], cwd=project, check=True, capture_output=True)
     script = project / "src/train.py"
