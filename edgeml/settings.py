@@ -100,7 +100,16 @@ class Edge(Ssh):
     """`kind = "edge"`: a VM on which edgeml's engine runs; it reports to the workspace."""
 
     kind: Literal["edge"]
-    folder: str = Field(default="edgeml", description="folder on the VM for code, cache and runs, below the user's home")
+    folder: str = Field(
+        default="edgeml", description="folder on the VM for code, cache and runs, below the user's home"
+    )
+
+
+class Site(Ssh):
+    """The machine of a site of the kind `edge-vm`; an empty address is this machine."""
+
+    folder: str = Field(default="edgeml", description="folder at the site for its state, below the user's home")
+    serve_port: int = Field(default=8080, ge=1, le=65533, description="port that requests come to; two more follow it")
 
 
 Compute = Annotated[Kubernetes | VirtualMachine | Edge, Field(discriminator="kind")]
@@ -117,6 +126,7 @@ class Settings(BaseSettings):
     azure: Azure = Azure()
     sites: Sites = Sites()
     compute: dict[str, Compute] = Field(default_factory=dict, description="compute targets by name")
+    site: dict[str, Site] = Field(default_factory=dict, description="machines of sites by the site's name")
 
     @classmethod
     def settings_customise_sources(

@@ -26,7 +26,7 @@ from edgeml.errors import EdgemlError
 if TYPE_CHECKING:
     import asyncssh
 
-    from edgeml.settings import Edge, Ssh
+    from edgeml.settings import Edge, Site, Ssh
 
 KEY, KEY_FILE, PASSPHRASE = "EDGEML_SSH_KEY", "EDGEML_SSH_KEY_FILE", "EDGEML_SSH_PASSPHRASE"
 HERE = frozenset({"", "localhost"})
@@ -57,9 +57,9 @@ class Host(Protocol):
     def close(self) -> None: ...
 
 
-def open_host(name: str, target: Edge) -> Host:
-    """The VM of a compute target; the connection is made by the first question."""
-    return Here() if target.address in HERE else Remote(name, target)
+def open_host(name: str, target: Edge | Site, section: str = "compute") -> Host:
+    """The machine of a compute target, or of a site; the connection is made by the first question."""
+    return Here() if target.address in HERE else Remote(name, target, section)
 
 
 def told(
@@ -67,12 +67,20 @@ def told(
     question: dict[str, Any],
     payload: Callable[[], Iterable[bytes]] = tuple,
     patience: float = PATIENCE,
+    heard: Callable[[dict[str, Any]], None] = lambda answer: None,
 ) -> list[dict[str, Any]]:
-    """All answers to a question that may be asked again, however often the connection is lost within `patience`."""
+    """All answers to a question that may be asked again, however often the connection is lost within `patience`.
+
+    `heard` gets each answer as it comes.
+    """
     deadline, pause = time.monotonic() + patience, _FIRST
     while True:
         try:
-            return list(host.ask(question, payload()))
+            answers = []
+            for answer in host.ask(question, payload()):
+                heard(answer)
+                answers.append(answer)
+            return answers
         except Lost as lost:
             if time.monotonic() + pause > deadline:
                 raise EdgemlError(str(lost), 1) from None
@@ -119,11 +127,12 @@ class Here:
 class Remote:
     """A VM by SSH. One connection, made when it is needed and again after it was lost."""
 
-    def __init__(self, name: str, target: Ssh) -> None:
+    def __init__(self, name: str, target: Ssh, section: str = "compute") -> None:
         self.name = name
         self.target = target
+        self._setting = f"{section}.{name}.host_key"
         self._key = private_key()
-        self._hosts, self._algorithm = known_host(name, target)
+        self._hosts, self._algorithm = known_host(self._setting, target)
         self._runner = asyncio.Runner()
         self._connection: asyncssh.SSHClientConnection | None = None
 
@@ -202,13 +211,13 @@ class Remote:
             )
         except asyncssh.HostKeyNotVerifiable:
             raise EdgemlError(
-                f"the host key of {self.name} ({self.shown}) is not compute.{self.name}.host_key: the VM was "
+                f"the host key of {self.name} ({self.shown}) is not {self._setting}: the VM was "
                 " made anew, or somebody is in between; read the key at the VM's own console and only then change it",
                 1,
             ) from None
         except asyncssh.KeyExchangeFailed:
             raise EdgemlError(
-                f"{self.name} ({self.shown}) has no host key of the kind in compute.{self.name}.host_key, or no common "
+                f"{self.name} ({self.shown}) has no host key of the kind in {self._setting}, or no common "
                 "cipher; read its key at the VM's own console (cat /etc/ssh/ssh_host_*.pub)",
                 1,
             ) from None
@@ -246,19 +255,19 @@ def private_key() -> asyncssh.SSHKey:
         raise EdgemlError(f"{where} is no private SSH key; make one with `ssh-keygen -t ed25519`") from None
 
 
-def known_host(name: str, target: Ssh) -> tuple[Any, list[str]]:
+def known_host(setting: str, target: Ssh) -> tuple[Any, list[str]]:
     """The pinned host key as asyncssh takes it, and the algorithms by which the VM may prove that it has it."""
     import asyncssh
 
     if not target.host_key:
         raise EdgemlError(
-            f"compute.{name}.host_key is empty, so the VM could be anybody; read it at the VM's own console "
+            f"{setting} is empty, so the VM could be anybody; read it at the VM's own console "
             "(cat /etc/ssh/ssh_host_ed25519_key.pub) and write it into edgeml.toml"
         )
     try:
         key = asyncssh.import_public_key(target.host_key)
     except asyncssh.KeyImportError:
-        raise EdgemlError(f"compute.{name}.host_key is no public key; write it as `ssh-ed25519 AAAA...`") from None
+        raise EdgemlError(f"{setting} is no public key; write it as `ssh-ed25519 AAAA...`") from None
     algorithms = [algorithm.decode("ascii") for algorithm in key.sig_algorithms]
     return ([key], [], []), algorithms
 

@@ -133,9 +133,7 @@ def _on_main(repository: Repository, commit: str, tag: tags.Tag) -> Iterator[Ref
         yield refuse(reasons.TAG_OFF_MAIN, f"{tag} is commit {commit[:12]}, which is not on {repository.branch}")
 
 
-def _newer(
-    repository: Repository, site: str, commit: str, tag: tags.Tag, facts: dict[str, str]
-) -> Iterator[Refusal]:
+def _newer(repository: Repository, site: str, commit: str, tag: tags.Tag, facts: dict[str, str]) -> Iterator[Refusal]:
     now = running.at(repository, site)
     if now is None:
         facts["runs now"] = "nothing"
@@ -150,9 +148,7 @@ def _newer(
         yield refuse(reasons.TAG_OLDER, f"{site} runs {now.tag}, whose commit {now.commit[:12]} {tag} does not contain")
 
 
-def _agreed(
-    repository: Repository, held: Held, commit: str, needed: int, facts: dict[str, str]
-) -> Iterator[Refusal]:
+def _agreed(repository: Repository, held: Held, commit: str, needed: int, facts: dict[str, str]) -> Iterator[Refusal]:
     """Each file of the record came from a merged pull request, is as it was there, and that was agreed on."""
     asked = {}
     for path, blob in held.blobs.items():
@@ -170,9 +166,7 @@ def _agreed(
         yield from pulls.objections(repository, pull, commit, needed)
 
 
-def _next_in_order(
-    repository: Repository, held: Held, before: str | None, facts: dict[str, str]
-) -> Iterator[Refusal]:
+def _next_in_order(repository: Repository, held: Held, before: str | None, facts: dict[str, str]) -> Iterator[Refusal]:
     """The site before runs this digest now, or this site itself ran it: what it goes back to has been through the order."""
     if before is None:
         return
@@ -182,7 +176,9 @@ def _next_in_order(
     facts[f"{before} runs"] = f"{now.tag} ({digest[:19]})" if now else "nothing"
     if digest == record.digest:
         return
-    if any(_digest(repository, record.site, each) == record.digest for each in running.history(repository, record.site)):
+    if any(
+        _digest(repository, record.site, each) == record.digest for each in running.history(repository, record.site)
+    ):
         return
     what = f"{digest[:19]}…" if now else "nothing"
     yield refuse(reasons.ORDER, f"{before} runs {what}, and this record is of {record.digest[:19]}…")

@@ -34,7 +34,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 _LOOPBACK = re.compile(r"http://(?:127\.0\.0\.1|localhost|\[::1\])(?::\d+)?(?:/|$)")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+")
-_REMOTE = re.compile(r"(?:https?://(?:[^@/]+@)?[^/]+/|ssh://(?:[^@/]+@)?[^/]+/|[^@/]+@[^:/]+:)(?P<name>[^/]+/[^/]+?)(?:\.git)?/?")
+_REMOTE = re.compile(
+    r"(?:https?://(?:[^@/]+@)?[^/]+/|ssh://(?:[^@/]+@)?[^/]+/|[^@/]+@[^:/]+:)(?P<name>[^/]+/[^/]+?)(?:\.git)?/?"
+)
 
 
 class Absent(EdgemlError):
@@ -62,9 +64,7 @@ class Repository:
         """The default branch, `main`: what is not on it was not agreed on."""
         return self.ask(self.rest.repos.get).default_branch
 
-    def ask(
-        self, method: Callable[Concatenate[str, str, P], Response[T, Any]], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
+    def ask(self, method: Callable[Concatenate[str, str, P], Response[T, Any]], *args: P.args, **kwargs: P.kwargs) -> T:
         """What GitHub answers to one request. Raises EdgemlError, exit code 1; `Absent` for a 404."""
         return _parsed(lambda: method(self.owner, self.name, *args, **kwargs))
 
@@ -118,7 +118,9 @@ def _repository() -> str:
         match = _REMOTE.fullmatch(said)
         name = match["name"] if match else ""
     if not _NAME.fullmatch(name):
-        raise EdgemlError("no GitHub repository is named; set GITHUB_REPOSITORY to OWNER/NAME, or add the remote origin")
+        raise EdgemlError(
+            "no GitHub repository is named; set GITHUB_REPOSITORY to OWNER/NAME, or add the remote origin"
+        )
     return name
 
 
@@ -135,7 +137,9 @@ def _parsed(call: Callable[[], Response[T, Any]]) -> T:
         raise _explained(error) from None
     except (ValidationError, ValueError) as error:
         what = type(error).__name__
-        raise EdgemlError(f"GitHub's answer is not of the published form ({what}); nothing is decided on it", 1) from None
+        raise EdgemlError(
+            f"GitHub's answer is not of the published form ({what}); nothing is decided on it", 1
+        ) from None
 
 
 def _explained(error: GitHubException) -> EdgemlError:

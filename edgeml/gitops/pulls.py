@@ -145,7 +145,9 @@ def _checks(repository: Repository, head: str, name: str) -> Iterator[Refusal]:
     pending = {run.name for run in runs if run.status != "completed"}
     red = {run.name for run in runs if run.status == "completed" and run.conclusion not in _GREEN}
     if status.total_count and status.state != "success":
-        (pending if status.state == "pending" else red).update(s.context for s in status.statuses if s.state != "success")
+        (pending if status.state == "pending" else red).update(
+            s.context for s in status.statuses if s.state != "success"
+        )
     if red:
         yield refuse(reasons.CHECKS_RED, f"on the last commit of {name}: {_listed(red)}")
     if pending:

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 FOLDER = "deployments"
 SITE = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-HEADER = "# What must run at {site}, and why it may. `edgeml promote` and `edgeml rollback` change it, by pull request.\n"
+HEADER = (
+    "# What must run at {site}, and why it may. `edgeml promote` and `edgeml rollback` change it, by pull request.\n"
+)
 PROMOTED = ("model", "image", "evidence")  # what a promotion carries from site to site; the rest is the site's own
 
 
@@ -152,7 +154,9 @@ def _text(key: str, value: Any) -> str:
         return _line(key, value)
     rows = "".join(_line(name, item, "  ") for name, item in value.items() if name not in ("metrics", "verdict"))
     metrics = "".join(_line(name, estimate, "    ") for name, estimate in value["metrics"].items())
-    return f"evidence:\n{rows}  metrics:{'' if metrics else ' {}'}\n{metrics}" + _line("verdict", value["verdict"], "  ")
+    return f"evidence:\n{rows}  metrics:{'' if metrics else ' {}'}\n{metrics}" + _line(
+        "verdict", value["verdict"], "  "
+    )
 
 
 def _line(key: str, value: Any, indent: str = "") -> str:

@@ -41,9 +41,7 @@ def blobs(repository: Repository, commit: str) -> dict[str, str]:
     if folder is None or folder.type != "tree":
         return {}
     return {
-        f"{records.FOLDER}/{entry.path}": entry.sha
-        for entry in _tree(repository, folder.sha)
-        if entry.mode == REGULAR
+        f"{records.FOLDER}/{entry.path}": entry.sha for entry in _tree(repository, folder.sha) if entry.mode == REGULAR
     }
 
 

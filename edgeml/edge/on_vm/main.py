@@ -6,6 +6,7 @@
 <folder>/code/<tree>/           a commit's files; .edgeml in it leads to state/
 <folder>/inputs/<tree>/         files that were handed in as inputs
 <folder>/state/                 cache, gate and MLflow store, common to all commits
+<folder>/sites/<site>/          state.json of a site that this machine serves
 <folder>/jobs/<name>/           job.json, run/ (the run's folder), progress.jsonl, result.json, engine.log, lock
 """
 
@@ -17,7 +18,7 @@ import os
 import sys
 from typing import Any
 
-from edgeml.edge.on_vm import jobs, probe, stock
+from edgeml.edge.on_vm import jobs, probe, rollout, stock
 from edgeml.edge.on_vm.rim import Refused, say
 
 _VERBS = {
@@ -25,6 +26,7 @@ _VERBS = {
     for verb in (
         *(stock.hello, stock.missing, stock.put, stock.tree, stock.environment),
         *(jobs.start, jobs.follow, jobs.cancel, jobs.collect, jobs.release),
+        *(rollout.deploy, rollout.restore, rollout.status),
         probe.facts,
     )
 }

@@ -30,7 +30,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from edgeml.edge.on_vm import rim
-from edgeml.edge.on_vm.rim import Refused, say
+from edgeml.edge.on_vm.rim import Refused
 
 TRUSTED = os.environ.get("EDGEML_TRUSTED", "/etc/edgeml/trusted")
 _SITE = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
@@ -68,12 +68,12 @@ def deploy(root: str, question: dict[str, Any]) -> dict[str, Any]:
     site, image = _named(question)
     with _site(root, site) as folder:
         state = _state(folder)
-        _settle(site, question["port"], state, folder)
+        _settle(site, state, folder)
         if state["current"] and _same(state["current"], question):
             return {"outcome": "unchanged", **_shown(state)}
-        say({"stage": "verify"})
+        _tell("verify")
         _verify(image, question)
-        say({"stage": "pull"})
+        _tell("pull")
         _pull(image, question.get("login"))
         _check_labels(image, question["labels"])
         reason = _try(site, image, question, state, folder)
@@ -92,7 +92,7 @@ def restore(root: str, question: dict[str, Any]) -> dict[str, Any]:
         with _site(root, site) as folder:
             state = _state(folder)
             if state["current"]:
-                _settle(site, state["current"]["port"], state, folder)
+                _settle(site, state, folder)
             found[site] = _shown(state)
     return {"sites": found}
 
@@ -106,6 +106,12 @@ def status(root: str, question: dict[str, Any]) -> dict[str, Any]:
     ready = bool(current) and _is_ready(current["slot"])
     through = bool(current) and _is_ready(current["port"])
     return {"ready": ready, "through": through, **_shown(state)}
+
+
+def _tell(stage: str, **more: Any) -> None:
+    """Say how far it is, to whoever still listens: a rollout does not end with the connection that began it."""
+    with contextlib.suppress(OSError):
+        rim.say({"stage": stage, **more})
 
 
 # ---- what a site is ----
@@ -154,17 +160,12 @@ def _shown(state: dict[str, Any]) -> dict[str, Any]:
 # ---- from one container to the next ----
 
 
-def _settle(site: str, port: int, state: dict[str, Any], folder: str) -> None:
+def _settle(site: str, state: dict[str, Any], folder: str) -> None:
     """Make true what the state says: its container runs and has the traffic, and no trial is left over."""
     current = state["current"]
     if current:
-        if not _runs(current["container"]):
-            _docker("start", current["container"], word="start")
-            if problem := _wait_ready(current["slot"], current["container"]):
-                raise Refused("known-good", problem)
+        _resume(site, current)
         _lead(site, current["port"], current["slot"])
-        if port != current["port"]:  # the record moved it; until the new one serves, the old port does
-            pass
     keep = {kept["container"] for kept in (current, state["previous"]) if kept}
     for name in _containers(site):
         if name not in keep:
@@ -176,6 +177,19 @@ def _settle(site: str, port: int, state: dict[str, Any], folder: str) -> None:
         rim.write(_file(folder), state)
 
 
+def _resume(site: str, current: dict[str, Any]) -> None:
+    """Have the known good container run again, made anew where somebody removed it."""
+    name = current["container"]
+    if _runs(name):
+        return
+    if _inspect(name, "{{.Id}}"):
+        _docker("start", name, word="start")
+    else:
+        _run(name, current["image"], current["slot"], {**current, "site": site})
+    if problem := _wait_ready(current["slot"], name):
+        raise Refused("known-good", problem)
+
+
 def _try(site: str, image: str, question: dict[str, Any], state: dict[str, Any], folder: str) -> str:
     """Start, ask, switch, watch, and keep it; or undo all of it and say why."""
     old = state["current"]
@@ -184,22 +198,24 @@ def _try(site: str, image: str, question: dict[str, Any], state: dict[str, Any],
     name = f"edgeml-{site}-{image[-12:]}-{slot}"
     new = {
         **{key: question[key] for key in ("image", "port", "memory_mb", "cpus", "labels", "tag")},
-        **{"container": name, "slot": slot, "since": time.time()},
+        "container": name,
+        "slot": slot,
+        "since": time.time(),
     }
     state["trial"] = new
     rim.write(_file(folder), state)
     _remove(name)
     switched = False
     try:
-        say({"stage": "start"})
+        _tell("start")
         _run(name, image, slot, question)
         golden = _golden(name)
         if problem := _wait_ready(slot, name) or _wrong(slot, golden):
             return problem
-        say({"stage": "switch"})
+        _tell("switch")
         switched = True
         _lead(site, port, slot)
-        say({"stage": "watch", "seconds": question["health_seconds"]})
+        _tell("watch", seconds=question["health_seconds"])
         if problem := _watch(port, name, golden, question["health_seconds"]):
             return problem
         switched = False
@@ -216,7 +232,7 @@ def _try(site: str, image: str, question: dict[str, Any], state: dict[str, Any],
             state["trial"] = None
             rim.write(_file(folder), state)
             _remove(name)
-    say({"stage": "drain"})
+    _tell("drain")
     if old:
         _stop(old["container"])
     _forget(site, state)
@@ -290,7 +306,7 @@ def _wrong(port: int, golden: dict[str, Any]) -> str:
     body = json.dumps({"inputs": golden["inputs"]}).encode()
     request = urllib.request.Request(address, body, {"Content-Type": "application/json", "Connection": "close"})
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - http, on loopback
             outputs = json.loads(answer.read(_DOCUMENT))["outputs"]
         found = {output["name"]: output["data"] for output in outputs}
         same = all(_close_to(found.get(output["name"]), output["data"]) for output in golden["outputs"])

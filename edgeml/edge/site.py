@@ -1,0 +1,111 @@
+"""A site of the kind `edge-vm`: docker on a machine, reached over SSH, or on the machine that this is.
+
+Everything that decides runs there (`on_vm.rollout`): the signature is verified by the site's own keys, and a rollout
+that was begun ends there as a whole, whether the connection lasts or not.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from edgeml.edge import session
+from edgeml.errors import EdgemlError
+
+if TYPE_CHECKING:
+    from edgeml.gitops.record import Record
+    from edgeml.settings import Site
+
+Say = Callable[[str], None]
+
+DEPLOYED, UNCHANGED, ROLLED_BACK, FAILED = "deployed", "unchanged", "rolled back", "failed"
+PORT, HEALTH_SECONDS, MEMORY_MB, CPUS = 8080, 30, 512, 1.0
+_STAGES = {
+    "verify": "verifying the signature by the site's own keys",
+    "pull": "pulling the image by its digest",
+    "start": "starting the new container beside the old one",
+    "switch": "leading the traffic to the new container",
+    "watch": "watching it for {seconds} s",
+    "drain": "letting the old container answer what it accepted",
+}
+_REFUSALS = {
+    "no-trusted-key": "{site} trusts no key; copy the public key of your releases there, as root, into {what}/",
+    "unsigned": "no key that {site} trusts signed {what}; sign it with `edgeml package`, or add the key there as root",
+    "signed-other": "the signature that came with {what} is of another image; package the model again",
+    "labels": "the image at {site} does not bear the label {what} of its record; promote what the image holds",
+    "pull": "{site} could not pull the image ({what}); see that the registry is reachable from there and lets it in",
+    "start": "the container could not be started at {site} ({what})",
+    "stop": "the old container at {site} could not be stopped ({what})",
+    "docker": "docker at {site} does not answer ({what}); start it there",
+    "no-docker": "there is no docker at {site}; see docs/edge.md for what a site needs",
+    "no-nftables": "there is no {what} at {site}, which the traffic is led by; install nftables (and sudo) there",
+    "nftables": "the rule for the traffic could not be set at {site} ({what}); its user needs `sudo nft -f -`",
+    "golden": "the image brings no golden request ({what}), so nothing could show that it works; package it again",
+    "known-good": "the last known good container of {site} does not come up ({what}); see its docker logs there",
+    "state": "{what} at {site} is damaged; restore it from a backup, or remove it and deploy again",
+    "image": "'{what}' is no image by digest; write the record's image as NAME@sha256:…",
+    "port": "'{what}' is no port that two more can follow; correct the site's port",
+    "name": "'{what}' is no name of a site on a VM: at most 40 small letters, digits and '-'",
+    "disk-full": "no space is left on the disk of {site}; free some there and deploy again",
+}
+
+
+def deploy(site: str, target: Site, record: Record, tag: str, say: Say) -> dict[str, Any]:
+    """Make a record's image serve at a site. Returns what became of it, `outcome` and where it was undone `reason`.
+
+    Raises EdgemlError where the site refuses before anything was changed.
+    """
+    from edgeml.image import credentials, verify
+
+    payload, signatures = verify.signature(record.image)
+    rollout = record.rollout
+    question = {
+        "verb": "deploy",
+        "folder": target.folder,
+        "site": site,
+        "image": record.image,
+        "tag": tag,
+        "payload": base64.b64encode(payload).decode(),
+        "signatures": [base64.b64encode(signature).decode() for signature in signatures],
+        "labels": _labels(record),
+        "login": credentials.login(record.image),
+        "port": target.serve_port,
+        "health_seconds": rollout.get("health_seconds", HEALTH_SECONDS),
+        "memory_mb": rollout.get("memory_mb", MEMORY_MB),
+        "cpus": rollout.get("cpus", CPUS),
+    }
+    return _asked(site, target, question, say)
+
+
+def status(site: str, target: Site) -> dict[str, Any]:
+    """What serves at a site: `current`, `previous`, `failed`; whether it is `ready`, and answers `through` its port."""
+    return _asked(site, target, {"verb": "status", "folder": target.folder, "site": site}, lambda line: None)
+
+
+def restore(site: str, target: Site) -> dict[str, Any]:
+    """Bring the machine of a site to what its state says."""
+    return _asked(site, target, {"verb": "restore", "folder": target.folder}, lambda line: None)
+
+
+def _asked(site: str, target: Site, question: dict[str, Any], say: Say) -> dict[str, Any]:
+    with closing(session.open_host(site, target, "site")) as host:
+        for answer in session.told(host, question, heard=lambda answer: _tell(answer, say)):
+            if "refused" in answer:
+                form = _REFUSALS.get(answer["refused"], "{site} refuses: {what}")
+                raise EdgemlError(form.format(site=site, what=answer["what"]), 1)
+            if answer.get("done"):
+                return answer
+    raise EdgemlError(f"{site} ended without an answer; call `edgeml status {site}`", 1)
+
+
+def _tell(answer: dict[str, Any], say: Say) -> None:
+    if answer.get("stage") in _STAGES:
+        say(_STAGES[answer["stage"]].format(**answer))
+
+
+def _labels(record: Record) -> dict[str, str]:
+    from edgeml.gitops import images
+
+    return images.labels(record)
