@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 FOLDER = "deployments"
 SITE = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-HEADER = "# What must run at {site}, and why it may. `edgeml promote` and `edgeml rollback` change it, by pull request.\n"
+HEADER = (
+    "# What must run at {site}, and why it may. `edgeml promote` and `edgeml rollback` change it, by pull request.\n"
+)
 PROMOTED = ("model", "image", "evidence")  # what a promotion carries from site to site; the rest is the site's own
 
 
@@ -82,7 +84,7 @@ def path_of(site: str) -> str:
 
 
 def read(root: str, site: str) -> Record:
-    """The record of a site in the repository at `root`. Raises EdgemlError, exit code 1, where it has none or is wrong."""
+    """The record of a site in the repository at `root`. Raises EdgemlError where there is none or it is wrong."""
     path = path_of(site)
     if not os.path.isfile(os.path.join(root, path)):
         raise EdgemlError(f"{path} does not exist; the first `edgeml promote --site {site}` proposes it", 1)
@@ -152,7 +154,9 @@ def _text(key: str, value: Any) -> str:
         return _line(key, value)
     rows = "".join(_line(name, item, "  ") for name, item in value.items() if name not in ("metrics", "verdict"))
     metrics = "".join(_line(name, estimate, "    ") for name, estimate in value["metrics"].items())
-    return f"evidence:\n{rows}  metrics:{'' if metrics else ' {}'}\n{metrics}" + _line("verdict", value["verdict"], "  ")
+    return f"evidence:\n{rows}  metrics:{'' if metrics else ' {}'}\n{metrics}" + _line(
+        "verdict", value["verdict"], "  "
+    )
 
 
 def _line(key: str, value: Any, indent: str = "") -> str:
@@ -161,7 +165,7 @@ def _line(key: str, value: Any, indent: str = "") -> str:
 
 
 def _value(node: yaml.Node, shape: Shape) -> Any:
-    """A value as its shape reads it. Raises KeyError or ValueError for what the rules let pass: nothing, and bindings."""
+    """A value as its shape reads it. Raises KeyError or ValueError for what the rules let pass: null, and bindings."""
     if isinstance(shape, Fields):
         items = entries(node)
         missing = [key for key in shape.required if key not in items]
