@@ -26,7 +26,7 @@ class Review(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A pull request as far as its approval goes. `pusher` is None where GitHub does not tell who pushed the last commit."""
+    """What the approval of a pull request hangs on. `pusher` pushed last; None where GitHub does not tell."""
 
     author: str
     pusher: str | None

@@ -15,15 +15,14 @@ from edgeml.errors import EdgemlError
 from edgeml.gitops import images as registries
 from edgeml.gitops import pulls, reasons, remote, running
 from edgeml.gitops import tag as tags
-from edgeml.gitops.github import Absent, Repository, connect
+from edgeml.gitops.github import AbsentError, Repository, connect
 from edgeml.gitops.reasons import Refusal, refuse
 
 if TYPE_CHECKING:
     from edgeml.gitops.images import Images
+    from edgeml.gitops.record import Record
     from edgeml.gitops.remote import Held
     from edgeml.gitops.running import Running
-
-_DESCENDS = frozenset({"ahead", "identical"})
 
 
 @dataclass
@@ -55,7 +54,7 @@ class Decision:
 
 
 def decide(site: str, ref: str, repository: Repository | None = None, images: Images | None = None) -> Decision:
-    """Whether the release tag `ref` may deploy to a site. Raises EdgemlError, exit code 2, where nothing can be asked."""
+    """Whether the release tag `ref` may deploy to a site. Raises EdgemlError where nothing can be asked."""
     from edgeml import settings
 
     sites = settings.load().sites
@@ -69,11 +68,11 @@ def decide(site: str, ref: str, repository: Repository | None = None, images: Im
     decision.tag = str(tag)
     try:
         commit = remote.tag_commit(repository, str(tag))
-    except Absent:
+    except AbsentError:
         decision.refusals.append(refuse(reasons.TAG_MISSING, f"GitHub knows no tag {tag} in {repository.full_name}"))
         return decision
     except EdgemlError as error:
-        decision.refusals.append(refuse(reasons.NO_ANSWER, str(error)))
+        _no_answer(decision, error)
         return decision
     decision.facts["commit"] = commit
     _ask(decision, _on_main(repository, commit, tag))
@@ -101,9 +100,13 @@ def _ask(decision: Decision, question: Iterable[Refusal]) -> None:
         for refusal in question:
             decision.refusals.append(refusal)
     except EdgemlError as error:
-        refusal = refuse(reasons.NO_ANSWER, str(error))
-        if refusal not in decision.refusals:
-            decision.refusals.append(refusal)
+        _no_answer(decision, error)
+
+
+def _no_answer(decision: Decision, error: EdgemlError) -> None:
+    refusal = refuse(reasons.NO_ANSWER, str(error))
+    if refusal not in decision.refusals:
+        decision.refusals.append(refusal)
 
 
 def _held(decision: Decision, repository: Repository, commit: str) -> Held | None:
@@ -112,7 +115,7 @@ def _held(decision: Decision, repository: Repository, commit: str) -> Held | Non
         held = remote.blobs(repository, commit)
         texts = remote.texts_at(repository, decision.site, held)
     except EdgemlError as error:
-        _ask(decision, _raised(error))
+        _no_answer(decision, error)
         return None
     try:
         record = remote.read(texts, decision.site)
@@ -123,13 +126,8 @@ def _held(decision: Decision, repository: Repository, commit: str) -> Held | Non
     return remote.Held(record, {path: held[path] for path in record.files})
 
 
-def _raised(error: EdgemlError) -> Iterator[Refusal]:
-    raise error
-    yield
-
-
 def _on_main(repository: Repository, commit: str, tag: tags.Tag) -> Iterator[Refusal]:
-    if not _contains(repository, commit, repository.branch):
+    if not remote.contains(repository, repository.branch, commit):
         yield refuse(reasons.TAG_OFF_MAIN, f"{tag} is commit {commit[:12]}, which is not on {repository.branch}")
 
 
@@ -144,7 +142,7 @@ def _newer(repository: Repository, site: str, commit: str, tag: tags.Tag, facts:
         return
     if there is not None and tag <= there:
         yield refuse(reasons.TAG_OLDER, f"{site} runs {there}, and {tag} is not newer")
-    elif not _contains(repository, now.commit, commit):
+    elif not remote.contains(repository, commit, now.commit):
         yield refuse(reasons.TAG_OLDER, f"{site} runs {now.tag}, whose commit {now.commit[:12]} {tag} does not contain")
 
 
@@ -167,7 +165,7 @@ def _agreed(repository: Repository, held: Held, commit: str, needed: int, facts:
 
 
 def _next_in_order(repository: Repository, held: Held, before: str | None, facts: dict[str, str]) -> Iterator[Refusal]:
-    """The site before runs this digest now, or this site itself ran it: what it goes back to has been through the order."""
+    """The site before runs this digest, or this site itself ran it: what it goes back to has been through the order."""
     if before is None:
         return
     record = held.record
@@ -185,31 +183,28 @@ def _next_in_order(repository: Repository, held: Held, before: str | None, facts
 
 
 def _digest(repository: Repository, site: str, deployed: Running) -> str:
-    """What a deployment runs, by the record at its commit; a commit that was never on the default branch proves nothing."""
-    if not _contains(repository, deployed.commit, repository.branch):
+    """What a deployment runs, by the record at its commit; one that is not on the default branch proves nothing."""
+    if not remote.contains(repository, repository.branch, deployed.commit):
         return ""
     try:
         return remote.record_at(repository, site, deployed.commit).record.digest
-    except Absent:
+    except AbsentError:
         return ""
 
 
 def _image(held: Held, images: Images | None) -> Iterator[Refusal]:
-    record = held.record
-    registry = images or registries.default()
-    image = registry.find(record.image)
-    if image is None:
+    yield from image(held.record, images or registries.default())
+
+
+def image(record: Record, registry: Images) -> Iterator[Refusal]:
+    """What keeps the image of a record from being the one that was agreed on."""
+    found = registry.find(record.image)
+    if found is None:
         yield refuse(reasons.IMAGE_MISSING, f"the registry has no {record.image}")
         return
     if not registry.is_signed(record.image):
         yield refuse(reasons.IMAGE_UNSIGNED, f"no trusted key signed {record.image}")
     for name, expected in registries.labels(record).items():
-        if image.labels.get(name) != expected:
-            said = image.labels.get(name, "missing")
+        if found.labels.get(name) != expected:
+            said = found.labels.get(name, "missing")
             yield refuse(reasons.IMAGE_LABELS, f"its label {name} is {said}, and the record says {expected}")
-
-
-def _contains(repository: Repository, commit: str, head: str) -> bool:
-    """Whether `head` contains a commit."""
-    compared = repository.ask(repository.rest.repos.compare_commits, f"{commit}...{head}", per_page=1)
-    return compared.status in _DESCENDS

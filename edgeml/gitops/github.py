@@ -39,8 +39,12 @@ _REMOTE = re.compile(
 )
 
 
-class Absent(EdgemlError):
+class AbsentError(EdgemlError):
     """GitHub answers that it has no such thing, or that this token may not see it."""
+
+
+class ConflictError(EdgemlError):
+    """GitHub refuses what is there already, or is not of the state that was assumed (422)."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +66,10 @@ class Repository:
     @cached_property
     def branch(self) -> str:
         """The default branch, `main`: what is not on it was not agreed on."""
-        return self.ask(self.rest.repos.get).default_branch
+        return str(self.ask(self.rest.repos.get).default_branch)
 
     def ask(self, method: Callable[Concatenate[str, str, P], Response[T, Any]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What GitHub answers to one request. Raises EdgemlError, exit code 1; `Absent` for a 404."""
+        """What GitHub answers to one request. Raises EdgemlError, exit code 1; `AbsentError` for a 404."""
         return _parsed(lambda: method(self.owner, self.name, *args, **kwargs))
 
     def every(self, method: Callable[..., Response[list[T], Any]], *args: Any, **kwargs: Any) -> Iterator[T]:
@@ -79,7 +83,7 @@ class Repository:
 
 
 def connect() -> Repository:
-    """The repository that GITHUB_REPOSITORY names, else the remote `origin`. Raises EdgemlError without token or name."""
+    """The repository that GITHUB_REPOSITORY names, else that of the remote `origin`. Raises EdgemlError without one."""
     token = os.environ.get("GITHUB_TOKEN", "")
     if not token:
         raise EdgemlError("GITHUB_TOKEN is not set; a workflow gives it, a person makes one in GitHub's settings")
@@ -93,8 +97,9 @@ def connect() -> Repository:
     from httpx import HTTPError
 
     def again(error: GitHubException, retries: int) -> RetryOption:
-        broken = isinstance(error, RequestError) and isinstance(error.exc, HTTPError)
-        failed = broken and (not isinstance(error, RequestFailed) or error.response.status_code >= 500)
+        if not isinstance(error, RequestError) or not isinstance(error.exc, HTTPError):
+            return RetryOption(False)
+        failed = not isinstance(error, RequestFailed) or error.response.status_code >= 500
         reads = failed and error.exc.request.method == "GET"
         return RetryOption(reads and retries < ATTEMPTS - 1, timedelta(seconds=0.2 * 4**retries))
 
@@ -157,8 +162,11 @@ def _explained(error: GitHubException) -> EdgemlError:
     if status == 403:
         return EdgemlError(f"GITHUB_TOKEN may not do {where} ({_said(error)}); give it that permission", 1)
     if status == 404:
-        return Absent(f"GitHub has nothing at {where}, or GITHUB_TOKEN may not see it; check the name and the token", 1)
-    return EdgemlError(f"GitHub answers {status} to {where} ({_said(error)}); run again, or see its status page", 1)
+        return AbsentError(
+            f"GitHub has nothing at {where}, or GITHUB_TOKEN may not see it; check the name and the token", 1
+        )
+    kind = ConflictError if status == 422 else EdgemlError
+    return kind(f"GitHub answers {status} to {where} ({_said(error)}); run again, or see its status page", 1)
 
 
 def _said(error: Any) -> str:

@@ -23,6 +23,14 @@ class Image(NamedTuple):
     bytes: int
 
 
+class Packaged(NamedTuple):
+    """What `edgeml package` pushed for a model, and what it measured of it; None where it did not."""
+
+    reference: str
+    bytes: int | None
+    milliseconds: float | None
+
+
 class Images(Protocol):
     """Both raise EdgemlError where the registry does not answer."""
 
@@ -41,6 +49,16 @@ def default() -> Images:
         raise EdgemlError("this edgeml cannot verify images; install it with its image parts", 1) from None
     images: Images = verify.images()
     return images
+
+
+def packaged(model_sha256: str) -> Packaged | None:
+    """The image of a model that this machine packaged last, None where it packaged none."""
+    try:
+        package = import_module("edgeml.image.package")
+    except ModuleNotFoundError:
+        return None
+    found = package.pushed(model_sha256)
+    return None if found is None else Packaged(found.reference, found.bytes, found.milliseconds)
 
 
 def labels(record: Record) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from edgeml.gitops import approval, owners, reasons, remote
 from edgeml.gitops.approval import Approval, Change, Review
-from edgeml.gitops.github import PAGE, Absent, Repository
+from edgeml.gitops.github import PAGE, AbsentError, Repository
 from edgeml.gitops.reasons import Refusal, refuse
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def judged(repository: Repository, pull: PullRequestSimple, needed: int) -> Appr
 
 def _is_ours(pull: PullRequestSimple, repository: Repository) -> bool:
     base = pull.base
-    return base.ref == repository.branch and base.repo.full_name.lower() == repository.full_name.lower()
+    return str(base.ref) == repository.branch and str(base.repo.full_name).lower() == repository.full_name.lower()
 
 
 def _pusher(repository: Repository, pull: PullRequestSimple) -> str | None:
@@ -85,24 +85,24 @@ def _pusher(repository: Repository, pull: PullRequestSimple) -> str | None:
     ref = f"refs/heads/{pull.head.ref}"
     try:
         activities = fork.ask(fork.rest.repos.list_activities, ref=ref, per_page=PAGE)
-    except Absent:
+    except AbsentError:
         return None
     for activity in activities:
         if activity.after == pull.head.sha and activity.ref == ref and activity.actor is not None:
-            return activity.actor.login
+            return str(activity.actor.login)
     return None
 
 
 def _may_write(repository: Repository, person: str) -> bool:
     try:
         level = repository.ask(repository.rest.repos.get_collaborator_permission_level, person)
-    except Absent:
+    except AbsentError:
         return False
-    return level.permission in _WRITES
+    return str(level.permission) in _WRITES
 
 
 def _owners(repository: Repository, pull: PullRequestSimple, commit: str, approved: Approval) -> Iterator[Refusal]:
-    """What CODEOWNERS asks for, as it was where the pull request began and as it is at the commit: neither may be evaded."""
+    """What CODEOWNERS asks for, where the pull request began and at the commit: neither may be evaded."""
     texts = dict.fromkeys(_codeowners(repository, each) for each in (pull.base.sha, commit))
     if not any(texts):
         return
@@ -128,9 +128,10 @@ def _is_member(repository: Repository, team: str, person: str) -> bool:
     organisation, slug = team.split("/", 1)
     elsewhere = replace(repository, owner=organisation, name=slug)
     try:
-        return elsewhere.ask(elsewhere.rest.teams.get_membership_for_user_in_org, person).state == "active"
-    except Absent:
+        membership = elsewhere.ask(elsewhere.rest.teams.get_membership_for_user_in_org, person)
+    except AbsentError:
         return False
+    return str(membership.state) == "active"
 
 
 def _checks(repository: Repository, head: str, name: str) -> Iterator[Refusal]:

@@ -1,4 +1,4 @@
-"""Every reason for which the gate says no, by its stable id; docs/promotion.md shows this table, and a test holds it."""
+"""Every reason for which the gate says no, by its stable id; docs/promotion.md shows them, and a test holds it."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def path_of(site: str) -> str:
 
 
 def read(root: str, site: str) -> Record:
-    """The record of a site in the repository at `root`. Raises EdgemlError, exit code 1, where it has none or is wrong."""
+    """The record of a site in the repository at `root`. Raises EdgemlError where there is none or it is wrong."""
     path = path_of(site)
     if not os.path.isfile(os.path.join(root, path)):
         raise EdgemlError(f"{path} does not exist; the first `edgeml promote --site {site}` proposes it", 1)
@@ -165,7 +165,7 @@ def _line(key: str, value: Any, indent: str = "") -> str:
 
 
 def _value(node: yaml.Node, shape: Shape) -> Any:
-    """A value as its shape reads it. Raises KeyError or ValueError for what the rules let pass: nothing, and bindings."""
+    """A value as its shape reads it. Raises KeyError or ValueError for what the rules let pass: null, and bindings."""
     if isinstance(shape, Fields):
         items = entries(node)
         missing = [key for key in shape.required if key not in items]

@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 from edgeml.errors import EdgemlError
 from edgeml.gitops import record as records
-from edgeml.gitops.github import Absent, Repository
+from edgeml.gitops.github import AbsentError, Repository
 from edgeml.gitops.record import Record
 
 REGULAR = "100644"
+_DESCENDS = frozenset({"ahead", "identical"})
 _SHA = re.compile(r"[0-9a-f]{40}")
 _MOST_BASES = 5
 
@@ -26,13 +27,19 @@ class Held(NamedTuple):
 
 
 def tag_commit(repository: Repository, tag: str) -> str:
-    """The commit that a tag names, through annotated tags. Raises `Absent` without such a tag."""
+    """The commit that a tag names, through annotated tags. Raises `AbsentError` without such a tag."""
     found = repository.ask(repository.rest.git.get_ref, f"tags/{tag}").object_
     for _ in range(3):
         if found.type == "commit":
-            return found.sha
-        found = repository.ask(repository.rest.git.get_tag, found.sha).object_  # type: ignore[assignment]
+            return str(found.sha)
+        found = repository.ask(repository.rest.git.get_tag, found.sha).object_
     raise EdgemlError(f"the tag {tag} names no commit; tag a commit of {repository.branch}", 1)
+
+
+def contains(repository: Repository, head: str, commit: str) -> bool:
+    """Whether `head`, a branch or commit, contains a commit."""
+    compared = repository.ask(repository.rest.repos.compare_commits, f"{commit}...{head}", per_page=1)
+    return compared.status in _DESCENDS
 
 
 def blobs(repository: Repository, commit: str) -> dict[str, str]:
@@ -85,7 +92,7 @@ def file_at(repository: Repository, path: str, commit: str) -> str | None:
     """The text of one file at a commit, None where there is none."""
     try:
         content = repository.ask(repository.rest.repos.get_content, path, ref=commit)
-    except Absent:
+    except AbsentError:
         return None
     sha = getattr(content, "sha", "")
     if getattr(content, "type", "") != "file" or not _SHA.fullmatch(sha):

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgeml.edge import session
 from edgeml.errors import EdgemlError
+from edgeml.gitops import images
+from edgeml.gitops.deploy import Rollout, Serving
 
 if TYPE_CHECKING:
     from edgeml.gitops.record import Record
@@ -20,8 +22,7 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 
-DEPLOYED, UNCHANGED, ROLLED_BACK, FAILED = "deployed", "unchanged", "rolled back", "failed"
-PORT, HEALTH_SECONDS, MEMORY_MB, CPUS = 8080, 30, 512, 1.0
+HEALTH_SECONDS, MEMORY_MB, CPUS = 30, 512, 1.0
 _STAGES = {
     "verify": "verifying the signature by the site's own keys",
     "pull": "pulling the image by its digest",
@@ -52,15 +53,12 @@ _REFUSALS = {
 }
 
 
-def deploy(site: str, target: Site, record: Record, tag: str, say: Say) -> dict[str, Any]:
-    """Make a record's image serve at a site. Returns what became of it, `outcome` and where it was undone `reason`.
-
-    Raises EdgemlError where the site refuses before anything was changed.
-    """
+def deploy(site: str, record: Record, tag: str, say: Say) -> Rollout:
+    """Make a record's image serve at a site. Raises EdgemlError where the site refuses before anything is changed."""
     from edgeml.image import credentials, verify
 
     payload, signatures = verify.signature(record.image)
-    rollout = record.rollout
+    target, wanted = _machine(site), record.rollout
     question = {
         "verb": "deploy",
         "folder": target.folder,
@@ -69,24 +67,38 @@ def deploy(site: str, target: Site, record: Record, tag: str, say: Say) -> dict[
         "tag": tag,
         "payload": base64.b64encode(payload).decode(),
         "signatures": [base64.b64encode(signature).decode() for signature in signatures],
-        "labels": _labels(record),
+        "labels": images.labels(record),
         "login": credentials.login(record.image),
         "port": target.serve_port,
-        "health_seconds": rollout.get("health_seconds", HEALTH_SECONDS),
-        "memory_mb": rollout.get("memory_mb", MEMORY_MB),
-        "cpus": rollout.get("cpus", CPUS),
+        "health_seconds": wanted.get("health_seconds", HEALTH_SECONDS),
+        "memory_mb": wanted.get("memory_mb", MEMORY_MB),
+        "cpus": wanted.get("cpus", CPUS),
     }
-    return _asked(site, target, question, say)
+    answer = _asked(site, target, question, say)
+    return Rollout(answer["outcome"], answer.get("reason", ""), {key: answer[key] for key in ("current", "previous")})
 
 
-def status(site: str, target: Site) -> dict[str, Any]:
-    """What serves at a site: `current`, `previous`, `failed`; whether it is `ready`, and answers `through` its port."""
-    return _asked(site, target, {"verb": "status", "folder": target.folder, "site": site}, lambda line: None)
+def status(site: str, record: Record) -> Serving:
+    """What serves at a site, and whether it answers through the port that it is called at."""
+    target = _machine(site)
+    answer = _asked(site, target, {"verb": "status", "folder": target.folder, "site": site}, lambda line: None)
+    current = answer["current"] or {}
+    return Serving(current.get("image", ""), answer["through"], {key: answer[key] for key in ("previous", "failed")})
 
 
-def restore(site: str, target: Site) -> dict[str, Any]:
+def restore(site: str) -> dict[str, Any]:
     """Bring the machine of a site to what its state says."""
+    target = _machine(site)
     return _asked(site, target, {"verb": "restore", "folder": target.folder}, lambda line: None)
+
+
+def _machine(site: str) -> Site:
+    from edgeml import settings
+
+    machines = settings.load().site
+    if site not in machines:
+        raise EdgemlError(f"edgeml.toml does not say where {site} is; add [site.{site}] with address and host_key")
+    return machines[site]
 
 
 def _asked(site: str, target: Site, question: dict[str, Any], say: Say) -> dict[str, Any]:
@@ -103,9 +115,3 @@ def _asked(site: str, target: Site, question: dict[str, Any], say: Say) -> dict[
 def _tell(answer: dict[str, Any], say: Say) -> None:
     if answer.get("stage") in _STAGES:
         say(_STAGES[answer["stage"]].format(**answer))
-
-
-def _labels(record: Record) -> dict[str, str]:
-    from edgeml.gitops import images
-
-    return images.labels(record)

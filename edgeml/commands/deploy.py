@@ -1,0 +1,50 @@
+"""`edgeml deploy`: what the record of a site says comes to serve there."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+HELP = """Deploy a release to a site: the image of its record, by digest, once the gate has said that it may.
+
+The new container starts beside the old one, must give the golden answer, gets the traffic and is watched; when any of
+it fails the old one serves on. Exit code 0: it serves. 1: refused, or rolled back. Run again, nothing changes."""
+EXAMPLES = [
+    "edgeml deploy staging --ref v1.4.0",
+    "edgeml deploy staging --ref v1.4.0 --json | jq .outcome",
+    "edgeml deploy bench --ungated                  # the record in this checkout, to try a site out",
+]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("site", help="one of sites.order")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--ref", metavar="TAG", help="a release tag, v1.2.3, which the gate is asked about")
+    which.add_argument("--ungated", action="store_true", help="the record in this checkout, asked of nobody")
+    parser.add_argument("--json", action="store_true", help="print what became of it as JSON")
+
+
+def execute(args: argparse.Namespace) -> int:
+    from edgeml.commands.gate import show
+    from edgeml.gitops import deploy
+
+    def say(line: str) -> None:
+        print(f"edgeml: {line}", file=sys.stderr, flush=True)
+
+    try:
+        done = deploy.deploy_ungated(args.site, say) if args.ungated else deploy.deploy(args.site, args.ref, say)
+    except deploy.Refused as refused:
+        show(refused.decision, as_json=args.json)
+        return 1
+    record, rollout = done
+    if args.json:
+        told = {"version": 1, "site": args.site, "model": record.model, "image": record.image, **rollout._asdict()}
+        print(json.dumps(told, indent=2))
+    else:
+        print(f"{args.site}  {rollout.outcome}: {record.model}" + (f"; {rollout.reason}" if rollout.reason else ""))
+        print(f"  image  {record.image}")
+    return 0 if rollout.outcome in deploy.SERVES else 1

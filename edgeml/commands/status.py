@@ -1,0 +1,56 @@
+"""`edgeml status`: what sites should run, and what they run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from edgeml.errors import EdgemlError
+
+if TYPE_CHECKING:
+    import argparse
+
+HELP = """Show what each site should run, by its record in this checkout, and what it runs.
+
+Exit code 0: every site runs what its record says, and answers. 1: one does not."""
+EXAMPLES = ["edgeml status", "edgeml status production --json"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("site", nargs="?", default="", help="one site (default: all of sites.order)")
+    parser.add_argument("--json", action="store_true", help="print the sites as JSON")
+
+
+def execute(args: argparse.Namespace) -> int:
+    from edgeml import settings
+
+    sites = [args.site] if args.site else settings.load().sites.order
+    if not sites:
+        raise EdgemlError('no site is declared; name them in edgeml.toml: [sites] order = ["staging", "production"]')
+    told = [_look(site) for site in sites]
+    if args.json:
+        print(json.dumps({"version": 1, "sites": told}, indent=2))
+    else:
+        width = max(map(len, sites))
+        for each in told:
+            print(f"{each['site']:<{width}}  {each['state']}")
+            for name in ("wanted", "running"):
+                print(f"{'':<{width}}    {name:<8} {each[name] or 'nothing'}")
+    return 0 if all(each["state"] == "in step" for each in told) else 1
+
+
+def _look(site: str) -> dict[str, Any]:
+    from edgeml.gitops import deploy
+
+    try:
+        record, serving = deploy.status(site)
+    except EdgemlError as error:
+        print(f"edgeml: {error}", file=sys.stderr)
+        return {"site": site, "state": "unknown", "wanted": "", "running": "", "details": {}}
+    if serving.image != record.image:
+        state = "differs" if serving.image else "nothing runs"
+    else:
+        state = "in step" if serving.healthy else "does not answer"
+    running = {"running": serving.image, "details": serving.details}
+    return {"site": site, "state": state, "wanted": record.image, **running}
