@@ -36,8 +36,8 @@ class Rollout(NamedTuple):
     """What became of a deployment: one of the four outcomes, why where it is not served, and details for readers."""
 
     outcome: str
-    reason: str = ""
-    details: dict[str, Any] = {}
+    reason: str
+    details: dict[str, Any]
 
 
 class Serving(NamedTuple):
@@ -45,7 +45,7 @@ class Serving(NamedTuple):
 
     image: str
     healthy: bool
-    details: dict[str, Any] = {}
+    details: dict[str, Any]
 
 
 class Refused(EdgemlError):  # noqa: N818 - an answer
