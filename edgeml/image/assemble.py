@@ -40,7 +40,7 @@ def build(context: str, base: Base, labels: dict[str, str], layout: Layout) -> s
         settings = last_stage(stream.read())
     script, lock = os.path.join(context, "layers.py"), os.path.join(context, "requirements.lock")
     wheels, server = os.path.join(context, "wheels"), os.path.join(context, "server")
-    known = [base.digest, parts.digest(script)]
+    known = [base.digest, parts.digest(script), *base_image.made_by()]
     places = [
         parts.of("packages", [*known, parts.digest(lock), parts.digest(os.path.realpath(wheels))],
                  lambda folder: _part(base.root, folder, script, "packages", wheels, lock)),

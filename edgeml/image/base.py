@@ -72,7 +72,7 @@ def of(reference: str, layout: Layout, say: Callable[[str], None]) -> Base:
         say(f"making the base of {len(packages)} Debian packages (once)")
         _make(packages, folder)
 
-    place = parts.of("base", [packages, parts.digest(__file__), _script_digest()], make)
+    place = parts.of("base", [packages, parts.digest(__file__), made_by()], make)
     with open(os.path.join(place, "config.json"), "rb") as stream:
         config = oci.add(layout, oci.CONFIG, stream.read())
     layer = layout.adopt(os.path.join(place, "layer.tar.gz"), oci.LAYER)
@@ -138,7 +138,8 @@ def _make(packages: Sequence[Package], folder: str) -> None:
         os.symlink(f"python{python.VERSION}", link)
     library = f"usr/lib/python{python.VERSION}"
     python.run(root, script(), "compile", os.path.join(root, library), library)
-    config = {"architecture": architecture(), "os": "linux", "config": _CONFIG}
+    config: dict[str, Any] = {"architecture": architecture(), "os": "linux", "config": _CONFIG}
+    config["history"] = [{"created_by": "edgeml"}]
     config["rootfs"] = {"type": "layers", "diff_ids": [layer(tree.of_folder(root), root, folder)]}
     with open(os.path.join(folder, "config.json"), "wb") as writing:
         writing.write(oci.encode(config))
@@ -165,8 +166,9 @@ def architecture() -> str:
     return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 
 
-def _script_digest() -> str:
-    return parts.digest(script())
+def made_by() -> list[str]:
+    """The digests of what makes layers: another way of making them makes other bytes."""
+    return [parts.digest(path) for path in (script(), tree.__file__, python.__file__)]
 
 
 def _download(wanted: list[str], folder: str) -> None:

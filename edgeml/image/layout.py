@@ -92,7 +92,7 @@ class Layout:
 
     def referrers(self, digest: str, artifact_type: str) -> list[str]:
         found = []
-        for entry in self._manifests():
+        for entry in self.entries():
             if entry.get("artifactType") == artifact_type and oci.is_digest(entry.get("digest")):
                 document = oci.parse(self.manifest(entry["digest"]) or b"{}", entry["digest"])
                 if (document.get("subject") or {}).get("digest") == digest:
@@ -100,9 +100,10 @@ class Layout:
         return found
 
     def _tags(self) -> dict[str, str]:
-        return {tag: str(entry.get("digest")) for entry in self._manifests() if (tag := _tag(entry))}
+        return {tag: str(entry.get("digest")) for entry in self.entries() if (tag := _tag(entry))}
 
-    def _manifests(self) -> list[dict[str, Any]]:
+    def entries(self) -> list[dict[str, Any]]:
+        """What the index lists."""
         path = os.path.join(self.folder, "index.json")
         if not os.path.isfile(path):
             return []
@@ -116,7 +117,7 @@ class Layout:
         os.makedirs(self.folder, exist_ok=True)
         with open(os.path.join(self.folder, ".lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            manifests = self._manifests()
+            manifests = self.entries()
             yield manifests
             _replace(os.path.join(self.folder, "oci-layout"), {"imageLayoutVersion": "1.0.0"})
             index = {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": manifests}

@@ -19,6 +19,7 @@ from edgeml.image.base import Base
 from edgeml.image.layout import Layout
 
 _KEPT = ("User", "ExposedPorts", "Env", "Entrypoint", "Cmd", "Volumes", "WorkingDir", "Labels", "StopSignal")
+HISTORY = {"created_by": "edgeml"}
 
 
 def image(base: Base, layers: Sequence[tuple[oci.Descriptor, str]], settings: dict[str, Any], layout: Layout) -> str:
@@ -32,6 +33,8 @@ def image(base: Base, layers: Sequence[tuple[oci.Descriptor, str]], settings: di
         "os": config.get("os"),
         "config": {key: value for key, value in merged.items() if value and key in _KEPT},
         "rootfs": {"type": "layers", "diff_ids": [*diffs(config), *(diff for _, diff in layers)]},
+        # Without times or commands; but buildah builds on no image whose history does not count its layers.
+        "history": [*(config.get("history") or [HISTORY] * len(diffs(config))), *[HISTORY] * len(layers)],
     }
     made = oci.add(layout, oci.CONFIG, oci.encode(document))
     # Docker's own media types for layers of a base become OCI's; the bytes are the same.
@@ -51,8 +54,13 @@ def image(base: Base, layers: Sequence[tuple[oci.Descriptor, str]], settings: di
     )
 
 
-def built(config: dict[str, Any], archives: Sequence[str], base: Base, layout: Layout) -> str:
-    """The image of a config and the uncompressed layers that a builder put on the base; returns the digest."""
+def built(
+    config: dict[str, Any], archives: Sequence[str], base: Base, labels: dict[str, str], layout: Layout
+) -> str:
+    """The image of a config and the uncompressed layers that a builder put on the base; returns the digest.
+
+    Of labels only those asked for are kept: some builders add their own version.
+    """
     _, below = of_base(base, layout)
     own = diffs(config)
     if own[: len(diffs(below))] != diffs(below) or len(own) - len(diffs(below)) != len(archives):
@@ -63,7 +71,7 @@ def built(config: dict[str, Any], archives: Sequence[str], base: Base, layout: L
         with tempfile.TemporaryDirectory(dir=parts.folder()) as folder, tarfile.open(path) as archive:
             diff = base_image.layer(tree.of_archive(archive), base.root, folder)
             layers.append((layout.adopt(os.path.join(folder, "layer.tar.gz"), oci.LAYER), diff))
-    return image(base, layers, {key: value for key, value in (config.get("config") or {}).items()}, layout)
+    return image(base, layers, (config.get("config") or {}) | {"Labels": labels}, layout)
 
 
 def of_base(base: Base, layout: Layout) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -22,7 +22,7 @@ _LOADERS = ("ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1")
 _ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C.UTF-8"}
 _COMPRESS = (
     "import gzip,shutil,sys\n"
-    "with gzip.GzipFile('', 'wb', 6, sys.stdout.buffer, 0) as out: shutil.copyfileobj(sys.stdin.buffer, out, 1 << 20)"
+    "with gzip.GzipFile('', 'wb', 4, sys.stdout.buffer, 0) as out: shutil.copyfileobj(sys.stdin.buffer, out, 1 << 20)"
 )
 
 

@@ -23,7 +23,7 @@ _PREFIX = "edgeml."
 
 
 class Recipe(NamedTuple):
-    """A registered model as it goes into an image. `variables` are added to the image's environment."""
+    """A registered model as it goes into an image."""
 
     name: str
     version: int
@@ -52,7 +52,7 @@ def of(version: Version) -> Recipe:
     labels = {
         "org.opencontainers.image.title": version.name,
         "org.opencontainers.image.version": str(version.version),
-        "org.opencontainers.image.revision": tags.get("git.commit", ""),
+        "org.opencontainers.image.revision": _revision(tags),
         _PREFIX + "model.name": version.name,
         _PREFIX + "model.version": str(version.version),
         _PREFIX + "model.sha256": released.sha256,
@@ -67,6 +67,11 @@ def of(version: Version) -> Recipe:
         {name: released.files[name] for name in FILES},
         {key: value for key, value in labels.items() if value},
     )
+
+
+def _revision(tags: dict[str, str]) -> str:
+    commit = tags.get("git.commit", "")
+    return f"{commit}-dirty" if commit and tags.get("git.dirty") == "true" else commit
 
 
 def with_base(recipe: Recipe, base: Base) -> Recipe:
