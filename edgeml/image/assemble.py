@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import tempfile
+from collections.abc import Mapping
 from typing import Any
 
 from edgeml.check import dockerfile
@@ -19,7 +20,7 @@ from edgeml.image import base as base_image
 from edgeml.image import normal, oci, parts, python, tree
 from edgeml.image.base import Base
 from edgeml.image.layout import Layout
-from edgeml.image.recipe import DOCKERFILE
+from edgeml.image.recipe import DOCKERFILE, Recipe
 
 NAME = "embedded"
 _FOLLOWED = (
@@ -34,10 +35,10 @@ def missing() -> str:
     return ""
 
 
-def build(context: str, base: Base, labels: dict[str, str], layout: Layout) -> str:
+def build(context: str, base: Base, recipe: Recipe, layout: Layout) -> str:
     """Build the image of a context into the layout; returns its digest. The same inputs give the same one."""
     with open(os.path.join(context, "Dockerfile"), encoding="utf-8") as stream:
-        settings = last_stage(stream.read())
+        settings = last_stage(stream.read(), recipe.arguments)
     script, lock = os.path.join(context, "layers.py"), os.path.join(context, "requirements.lock")
     wheels, server = os.path.join(context, "wheels"), os.path.join(context, "server")
     known = [base.digest, parts.digest(script), *base_image.made_by()]
@@ -54,10 +55,10 @@ def build(context: str, base: Base, labels: dict[str, str], layout: Layout) -> s
     with tempfile.TemporaryDirectory(dir=parts.folder()) as folder:
         diff = base_image.layer(tree.of_folder(os.path.join(context, "model"), "model"), base.root, folder)
         layers.append((layout.adopt(os.path.join(folder, "layer.tar.gz"), oci.LAYER), diff))
-    return normal.image(base, layers, settings | {"Labels": labels}, layout)
+    return normal.image(base, layers, settings | {"Labels": recipe.labels}, layout)
 
 
-def last_stage(text: str) -> dict[str, Any]:
+def last_stage(text: str, arguments: Mapping[str, str]) -> dict[str, Any]:
     """The settings of an image's config that a Dockerfile's last stage makes. Raises EdgemlError for other content."""
     found: list[dockerfile.Instruction] = []
     for instruction in dockerfile.instructions(text):
@@ -70,14 +71,15 @@ def last_stage(text: str) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for line, name, rest in found:
         if name == "ENV":
-            settings.setdefault("Env", []).extend(shlex.split(rest))
+            words = shlex.split(re.sub(r"\$\{(\w+)\}", lambda match: arguments[match[1]], rest))
+            settings.setdefault("Env", []).extend(words)
         elif name in ("USER", "WORKDIR", "STOPSIGNAL"):
             settings[{"USER": "User", "WORKDIR": "WorkingDir", "STOPSIGNAL": "StopSignal"}[name]] = rest
         elif name == "EXPOSE" and re.fullmatch(r"\d+", rest):
             settings["ExposedPorts"] = {f"{rest}/tcp": {}}
         elif name in ("ENTRYPOINT", "CMD"):
             settings[name.capitalize()] = json.loads(rest)
-        elif name not in ("COPY", "ADD", "RUN"):
+        elif name not in ("COPY", "ADD", "RUN") and (name != "ARG" or rest not in arguments):
             raise EdgemlError(f"{DOCKERFILE}:{line}: the embedded builder does not know {name}; use --builder docker")
     return settings
 

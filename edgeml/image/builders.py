@@ -18,6 +18,7 @@ from edgeml.errors import EdgemlError
 from edgeml.image import assemble, normal, oci, parts
 from edgeml.image.base import Base
 from edgeml.image.layout import Layout
+from edgeml.image.recipe import Recipe
 
 _SECONDS = 1800
 
@@ -26,7 +27,7 @@ class Builder(Protocol):
     def missing(self) -> str:
         """Why this builder cannot work here, empty where it can."""
 
-    def build(self, context: str, base: Base, labels: dict[str, str], layout: Layout) -> str:
+    def build(self, context: str, base: Base, recipe: Recipe, layout: Layout) -> str:
         """Build the image of a context into the layout; returns its digest."""
 
 
@@ -36,16 +37,16 @@ class Buildx:
     def missing(self) -> str:
         return no_docker() or ("" if ask("docker", "buildx", "version") else "docker has no buildx plugin; install it")
 
-    def build(self, context: str, base: Base, labels: dict[str, str], layout: Layout) -> str:
+    def build(self, context: str, base: Base, recipe: Recipe, layout: Layout) -> str:
         with _folder() as folder:
             file = os.path.join(folder, "image.tar")
             line = ["docker", "buildx", "build", "--network", "none", "--provenance=false", "--sbom=false"]
             line += ["--build-context", f"edgeml-base=oci-layout://{os.path.abspath(layout.folder)}@{base.digest}"]
-            line += ["--build-arg", "BASE_IMAGE=edgeml-base", *_labels(labels), "--output", f"type=oci,dest={file}"]
+            line += ["--build-arg", "BASE_IMAGE=edgeml-base", *_options(recipe), "--output", f"type=oci,dest={file}"]
             _run([*line, context])
             place = os.path.join(folder, "image")
             _extract(file, place)
-            return _of_layout(Layout(place, "buildx"), base, labels, layout)
+            return _of_layout(Layout(place, "buildx"), base, recipe, layout)
 
 
 class Docker:
@@ -54,13 +55,13 @@ class Docker:
     def missing(self) -> str:
         return no_docker()
 
-    def build(self, context: str, base: Base, labels: dict[str, str], layout: Layout) -> str:
+    def build(self, context: str, base: Base, recipe: Recipe, layout: Layout) -> str:
         below = f"edgeml/base:{base.digest[7:19]}"
         load(layout, base.digest, below)
         with _folder() as folder:
             file = os.path.join(folder, "id")
             line = ["docker", "build", "--network", "none", "--force-rm", "--iidfile", file]
-            line += ["--build-arg", f"BASE_IMAGE={below}", *_labels(labels)]
+            line += ["--build-arg", f"BASE_IMAGE={below}", *_options(recipe)]
             real = shutil.copytree(context, os.path.join(folder, "context"))  # links out of a context are not followed
             _run([*line, real], {"DOCKER_BUILDKIT": "0"})
             with open(file, encoding="ascii") as stream:
@@ -77,7 +78,7 @@ class Docker:
             with open(os.path.join(place, listed["Config"]), "rb") as stream:
                 config = oci.parse(stream.read(), "docker's config")
             above = listed["Layers"][len(normal.diffs(normal.of_base(base, layout)[1])) :]
-            return normal.built(config, [os.path.join(place, name) for name in above], base, labels, layout)
+            return normal.built(config, [os.path.join(place, name) for name in above], base, recipe.labels, layout)
 
 
 class Buildah:
@@ -86,7 +87,7 @@ class Buildah:
     def missing(self) -> str:
         return "" if shutil.which("buildah") else "buildah is not on the PATH; install it"
 
-    def build(self, context: str, base: Base, labels: dict[str, str], layout: Layout) -> str:
+    def build(self, context: str, base: Base, recipe: Recipe, layout: Layout) -> str:
         with _folder() as folder:
             program = ["buildah", "--root", f"{folder}/storage", "--runroot", f"{folder}/run"]
             oci.copy(layout, Layout(os.path.join(folder, "base"), "base"), base.digest, "base")
@@ -95,11 +96,11 @@ class Buildah:
                 held = _run([*program, "pull", "--quiet", "oci:base:base"], folder=folder).split()[-1]
                 _run([*program, "tag", held, "localhost/edgeml-base"])
                 line = [*program, "bud", "--isolation", "chroot", "--layers", "--format", "oci", "--timestamp", "0"]
-                line += ["--build-arg", "BASE_IMAGE=localhost/edgeml-base", *_labels(labels), "--tag", "edgeml-image"]
+                line += ["--build-arg", "BASE_IMAGE=localhost/edgeml-base", *_options(recipe), "--tag", "edgeml-image"]
                 _run([*line, shutil.copytree(context, os.path.join(folder, "context"))])
                 place = os.path.join(folder, "image")
                 _run([*program, "push", "edgeml-image", f"oci:{place}:image"])
-                return _of_layout(Layout(place, "buildah"), base, labels, layout)
+                return _of_layout(Layout(place, "buildah"), base, recipe, layout)
             finally:
                 for words in (["rm", "--all"], ["rmi", "--all", "--force"]):  # they are mounted until then
                     subprocess.run([*program, *words], stdin=subprocess.DEVNULL, capture_output=True)
@@ -156,7 +157,7 @@ def load(layout: Layout, digest: str, tag: str) -> None:
         _run(["docker", "load", "--quiet", "--input", file])
 
 
-def _of_layout(made: Layout, base: Base, labels: dict[str, str], layout: Layout) -> str:
+def _of_layout(made: Layout, base: Base, recipe: Recipe, layout: Layout) -> str:
     """The one image of the layout that a builder wrote."""
     manifests = made.entries()
     if len(manifests) != 1:
@@ -165,7 +166,7 @@ def _of_layout(made: Layout, base: Base, labels: dict[str, str], layout: Layout)
     config, *layers = oci.descriptors(manifest)
     above = layers[len(normal.diffs(normal.of_base(base, layout)[1])) :]
     settings = oci.parse(oci.read(made, config), "the builder's config")
-    return normal.built(settings, [made.path(entry.digest) for entry in above], base, labels, layout)
+    return normal.built(settings, [made.path(entry.digest) for entry in above], base, recipe.labels, layout)
 
 
 def _folder() -> tempfile.TemporaryDirectory[str]:
@@ -173,8 +174,9 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(dir=parts.folder(), prefix="build-")
 
 
-def _labels(labels: dict[str, str]) -> list[str]:
-    return [word for key, value in sorted(labels.items()) for word in ("--label", f"{key}={value}")]
+def _options(recipe: Recipe) -> list[str]:
+    named = [word for key, value in sorted(recipe.labels.items()) for word in ("--label", f"{key}={value}")]
+    return named + [word for key, value in recipe.arguments.items() for word in ("--build-arg", f"{key}={value}")]
 
 
 def _extract(file: str, place: str) -> None:

@@ -36,6 +36,11 @@ class Recipe(NamedTuple):
     def sha256(self) -> str:
         return hashlib.sha256(self.model).hexdigest()
 
+    @property
+    def arguments(self) -> dict[str, str]:
+        """What the Dockerfile is told beside the base."""
+        return {"MODEL_NAME": self.name, "MODEL_VERSION": str(self.version)}
+
     def __str__(self) -> str:
         return f"{self.name}:{self.version}"
 
