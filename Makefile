@@ -37,6 +37,10 @@ lock: $(VENV)/.dev ## compile the locks anew from pyproject.toml
 	@$(COMPILE) --extra all -c requirements/dev.lock -o requirements/runtime.lock
 	@$(BIN)/uv pip compile pyproject.toml --extra train --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-annotate --quiet -c requirements/dev.lock -o environments/training/requirements.lock
+	@# The image holds the server's packages alone: of the base ones it needs none.
+	@$(BIN)/uv pip compile pyproject.toml --extra serve --python-platform linux --python-version 3.11 --generate-hashes \
+		--no-emit-package pyyaml --no-emit-package pathspec --no-header --no-annotate --quiet \
+		-c requirements/dev.lock -o environments/scoring/requirements.lock
 	@$(BIN)/edgeml check --fix
 
 bench: bench-run bench-ingest bench-demo bench-check bench-airlock ## all benchmarks (slow)

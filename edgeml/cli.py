@@ -30,6 +30,7 @@ VERBS = {
     "airlock": "decide what may leave, verify what left",
     "register": "register the model that a run released",
     "models": "list registered models and name the champion",
+    "package": "build, test and publish the container image of a registered model",
     "promote": "open the pull request that brings a model to a site",
     "gate": "decide whether a release tag may deploy to a site",
     "deploy": "make a release serve at a site, or leave what serves as it is",

@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from edgeml.errors import EdgemlError
 from edgeml.project import SETTINGS_FILE, STATE_FOLDER, root
 
-SECRETS = ("account_key", "sas_token")
+SECRETS = {"storage": ("account_key", "sas_token"), "image": ("password",)}
 
 
 class Section(BaseModel):
@@ -48,6 +48,19 @@ class Airlock(Section):
     public_keys: list[str] = Field(
         default_factory=list, description="gates on other machines whose signature counts: their `key.pub`"
     )
+
+
+class Image(Section):
+    """Container images of models."""
+
+    registry: str = Field(default="", description="host of the container registry; empty: images stay under .edgeml/")
+    repository: str = Field(default="", description="path of the images there; empty: edgeml/ and the model's name")
+    base: str = Field(default="", description="base image, `HOST/PATH@sha256:...`; empty: one of Debian packages")
+    key: str = Field(default="", description="file of the key that signs; empty: one made under .edgeml/image")
+    latency_ms: float = Field(default=250, gt=0, description="longest time for one row, 99th percentile")
+    memory_mb: int = Field(default=512, ge=64, description="most memory of the scoring server")
+    username: str = Field(default="", description="user of the container registry; empty: docker's configuration")
+    password: SecretStr | None = Field(default=None, description="environment only: password of that user")
 
 
 class Azure(Section):
@@ -123,6 +136,7 @@ class Settings(BaseSettings):
     storage: Storage = Storage()
     registry: Registry = Registry()
     airlock: Airlock = Airlock()
+    image: Image = Image()
     azure: Azure = Azure()
     sites: Sites = Sites()
     compute: dict[str, Compute] = Field(default_factory=dict, description="compute targets by name")
@@ -168,9 +182,10 @@ def _refuse_secrets(file: Path) -> None:
         content = tomllib.loads(file.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise EdgemlError(f"{file} is not valid TOML ({error}); mend it or restore it with git") from None
-    found = [key for key in SECRETS if key in content.get("storage", {})]
-    if found:
-        raise EdgemlError(
-            f"{SETTINGS_FILE} holds the secret storage.{found[0]}; remove it, renew the secret and "
-            f"give it as the environment variable EDGEML_STORAGE_{found[0].upper()}"
-        )
+    for section, keys in SECRETS.items():
+        for key in keys:
+            if key in content.get(section, {}):
+                raise EdgemlError(
+                    f"{SETTINGS_FILE} holds the secret {section}.{key}; remove it, renew the secret and "
+                    f"give it as the environment variable EDGEML_{section.upper()}_{key.upper()}"
+                )

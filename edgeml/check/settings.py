@@ -47,13 +47,17 @@ KEYS: dict[str, dict[str, type]] = {
     "registry": {"tracking_uri": str, "model": str},
     "airlock": {"public_keys": list},
     "sites": {"order": list, "approvals": int},
+    "image": {
+        **{"registry": str, "repository": str, "base": str, "key": str, "username": str},
+        **{"latency_ms": float, "memory_mb": int},
+    },
 }
-SECRETS: dict[str, tuple[str, ...]] = {"storage": ("account_key", "sas_token")}
+SECRETS: dict[str, tuple[str, ...]] = {"storage": ("account_key", "sas_token"), "image": ("password",)}
 READY = {"azure": (("storage", "account_url"), ("registry", "tracking_uri"))}
 TARGETS = tuple(READY)
 
 _PLACEHOLDER = re.compile(r"<[^<>]+>|\b(?:TODO|FIXME|CHANGE_?ME|REPLACE_?ME)\b|\bxxx+\b|\byour[-_]\w+", re.IGNORECASE)
-_WORDS = {str: "text in quotes", int: "a whole number", list: "a list"}
+_WORDS = {str: "text in quotes", int: "a whole number", float: "a number", list: "a list"}
 
 
 def check(path: str, context: Context) -> tuple[Document, list[Finding]]:
@@ -93,7 +97,7 @@ def _keys(document: Document, content: dict[str, object]) -> Iterator[Finding]:
                 near = get_close_matches(key, KEYS[section], n=1)
                 hint = f"; did you mean '{near[0]}'?" if near else f"; it takes {', '.join(KEYS[section])}"
                 yield found(KEY, place, f"[{section}] has no key '{key}'{hint}")
-            elif type(value) is not kind:
+            elif type(value) is not kind and not (kind is float and type(value) is int):
                 yield found(KEY, place, f"'{key}' must be {_WORDS[kind]}")
             elif any(_PLACEHOLDER.search(str(item)) for item in (value if isinstance(value, list) else [value])):
                 yield found(PLACEHOLDER, place, f"'{key}' still holds a placeholder; set it, or leave it empty")

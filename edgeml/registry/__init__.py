@@ -8,6 +8,7 @@ The face of this room:
     find(reference) -> Version                    NAME:VERSION, NAME@ALIAS, or NAME for its champion
     path(version) -> folder                       the model's verified files
     set_alias(reference, alias) -> Version        for example champion
+    set_tags(version, tags)                       for example its image
     release.of(run) -> Release                    a verified release folder, read once
 
 A model is its `model.onnx`: two runs that release the same bytes have made the same model, and it has
@@ -15,7 +16,18 @@ one version. Its files lie under `.edgeml/models/<sha256>/`; names, versions, al
 in MLflow, on SQLite under `.edgeml/` unless settings name another tracking server.
 """
 
-from edgeml.registry.models import CHAMPION, Registered, find, path, register, set_alias, versions
+from edgeml.registry.models import CHAMPION, Registered, find, path, register, set_alias, set_tags, versions
 from edgeml.registry.store import Version, prepare
 
-__all__ = ["CHAMPION", "Registered", "Version", "find", "path", "prepare", "register", "set_alias", "versions"]
+__all__ = [
+    "CHAMPION",
+    "Registered",
+    "Version",
+    "find",
+    "path",
+    "prepare",
+    "register",
+    "set_alias",
+    "set_tags",
+    "versions",
+]

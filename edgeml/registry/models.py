@@ -112,6 +112,17 @@ def set_alias(reference: str, alias: str) -> Version:
     return find(reference)
 
 
+def set_tags(version: Version, tags: dict[str, str]) -> None:
+    """Let a version know more, for example its image; what it knows already costs nothing, empty values are left out."""
+    from edgeml import settings as all_settings
+
+    new = {key: value for key, value in tags.items() if value and version.tags.get(key) != value}
+    if new:
+        with store.lock(), store.writing(all_settings.tracking_uri(all_settings.load())) as client:
+            for key, value in new.items():
+                client.set_model_version_tag(version.name, str(version.version), key, value)
+
+
 def _checked(released: Release) -> str:
     """The model's digest, once the lineage names the same."""
     lineage = released.document("lineage.json")
