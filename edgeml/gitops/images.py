@@ -1,19 +1,24 @@
-"""What the gate asks of a container registry, and of the signature under an image: a seam, so that the gate needs none.
+"""What the gate and a deployment ask of a container registry, and of the signature under an image.
 
-`edgeml.image` answers; where it is not there nothing can be verified, and the gate stays closed.
+Whose signature counts is a decision of this repository, made by pull request: the public keys in `deployments/trusted/`.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
+import os
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from edgeml import project
 from edgeml.errors import EdgemlError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from edgeml.gitops.record import Record
+    from edgeml.image.verification import Verified
+
+TRUSTED = os.path.join("deployments", "trusted")
+_LARGEST_KEY = 1 << 14  # characters
 
 
 class Image(NamedTuple):
@@ -41,24 +46,71 @@ class Images(Protocol):
         """Whether a signature by a trusted key lies beside the image, and is of this very digest."""
 
 
+class Registry:
+    """The registry that a reference names, and the keys that this repository trusts."""
+
+    def find(self, reference: str) -> Image | None:
+        from edgeml.image import oci, verification
+
+        name, _, digest = reference.partition("@")
+        where = verification.store(name)
+        data = where.manifest(digest)
+        if data is None:
+            return None
+        config, *layers = oci.descriptors(oci.parse(data, digest))
+        settings = oci.parse(oci.read(where, config), "the config").get("config") or {}
+        found = {str(key): str(value) for key, value in (settings.get("Labels") or {}).items()}
+        return Image(found, sum(layer.size for layer in layers))
+
+    def is_signed(self, reference: str) -> bool:
+        from edgeml.image import signature, verification
+
+        name, _, digest = reference.partition("@")
+        where = verification.store(name)
+        return any(signature.signed_by(where, digest, signature.trusted(key)) for key in keys())
+
+
 def default() -> Images:
-    """The registry and the keys of this project's settings. Raises EdgemlError where there is nothing to ask."""
-    try:
-        verify = import_module("edgeml.image.verify")
-    except ModuleNotFoundError:
-        raise EdgemlError("this edgeml cannot verify images; install it with its image parts", 1) from None
-    images: Images = verify.images()
-    return images
+    """The registry, and the keys in `deployments/trusted/`."""
+    return Registry()
+
+
+def keys() -> list[str]:
+    """The public keys whose signature counts, as PEM. Raises EdgemlError where there is none."""
+    folder = os.path.join(project.root_folder(), TRUSTED)
+    names = sorted(name for name in os.listdir(folder) if name.endswith(".pub")) if os.path.isdir(folder) else []
+    if not names:
+        raise EdgemlError(f"{TRUSTED}/ holds no key; commit the key.pub of what packages there, as NAME.pub", 1)
+    found = []
+    for name in names:
+        with open(os.path.join(folder, name), encoding="utf-8", errors="replace") as stream:
+            found.append(stream.read(_LARGEST_KEY))
+    return found
+
+
+def verified(reference: str) -> Verified:
+    """An image with everything that a trusted key answers for. Raises EdgemlError, exit code 1, where none does."""
+    from edgeml.image import verification
+
+    problem: EdgemlError | None = None
+    for key in keys():
+        try:
+            return verification.verify(reference, key)
+        except EdgemlError as error:
+            problem = problem or error
+    assert problem is not None
+    raise problem
 
 
 def packaged(model_sha256: str) -> Packaged | None:
-    """The image of a model that this machine packaged last, None where it packaged none."""
-    try:
-        package = import_module("edgeml.image.package")
-    except ModuleNotFoundError:
+    """The image of a model that this machine packaged and pushed, None where it did not."""
+    from edgeml.image import packaging
+
+    record = packaging.recorded(model_sha256)
+    if record is None or record["reference"].startswith("oci:"):
         return None
-    found = package.pushed(model_sha256)
-    return None if found is None else Packaged(found.reference, found.bytes, found.milliseconds)
+    size = sum(layer["bytes"] for layer in record["layers"])
+    return Packaged(record["reference"], size, record["proof"]["p50_ms"])
 
 
 def labels(record: Record) -> dict[str, str]:
@@ -68,6 +120,6 @@ def labels(record: Record) -> dict[str, str]:
         "org.opencontainers.image.revision": evidence["commit"],
         "edgeml.model.name": model["name"],
         "edgeml.model.version": model["version"],
-        "edgeml.data": evidence["data"],
-        "edgeml.gate": evidence["gate"],
+        "edgeml.data.fingerprint": evidence["data"],
+        "edgeml.egress.sha256": evidence["gate"].removeprefix("sha256:"),
     }

@@ -28,6 +28,14 @@ class Credential(NamedTuple):
     identity_token: str = ""
 
 
+    def entry(self) -> dict[str, str]:
+        """The registry's entry in docker's configuration; empty for nobody."""
+        if self.identity_token:
+            return {"identitytoken": self.identity_token}
+        pair = f"{self.user}:{self.password}".encode()
+        return {"auth": base64.b64encode(pair).decode()} if self.user else {}
+
+
 NOBODY = Credential()
 
 

@@ -8,6 +8,7 @@ in envelopes (DSSE).
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -101,6 +102,15 @@ def sign(store: Store, digest: str, signing: EllipticCurvePrivateKey) -> None:
 def signed_by(store: Store, digest: str, wanted: EllipticCurvePublicKey) -> bool:
     """Whether a key signed this very image for this very repository."""
     return any(_holds(store, layer, digest, wanted) for layer in _layers(store, digest))
+
+
+def collected(store: Store, digest: str) -> list[tuple[bytes, bytes]]:
+    """The payloads and signatures that lie with an image, by whomever, for somebody else to verify."""
+    found = []
+    for layer in _layers(store, digest):
+        with contextlib.suppress(ValueError):
+            found.append((oci.read(store, layer), base64.b64decode(layer.annotations.get(NOTE, ""), validate=True)))
+    return found
 
 
 def envelope(statement: bytes, signing: EllipticCurvePrivateKey) -> bytes:

@@ -35,9 +35,9 @@ from edgeml.edge.on_vm.rim import Refused
 TRUSTED = os.environ.get("EDGEML_TRUSTED", "/etc/edgeml/trusted")
 _SITE = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 _IMAGE = re.compile(r"[a-z0-9.:/_-]{1,255}@sha256:[0-9a-f]{64}")
-_GOLDEN = "/model/golden.json"
 _READY_SECONDS = 60.0
 _DRAIN_SECONDS = 30
+_MOST = 16  # signatures that are looked at
 _DOCUMENT = 1 << 20  # bytes of an answer
 _TABLE = """\
 table ip {table}
@@ -62,8 +62,9 @@ table ip {table} {{
 def deploy(root: str, question: dict[str, Any]) -> dict[str, Any]:
     """Make an image serve at a site, or leave what serves as it is and say why.
 
-    `image` is NAME@sha256:DIGEST, `payload` and `signatures` its cosign signature, `labels` what it must bear, `port`
-    where the site is called, `login` the registry's user and password. The limits are those of the record.
+    `image` is NAME@sha256:DIGEST; `signatures` are payloads and signatures in cosign's form, `labels` what it must bear,
+    `golden` a request and its answer, `port` where the site is called, `login` the entry of the registry in docker's
+    configuration. The limits are those of the record.
     """
     site, image = _named(question)
     with _site(root, site) as folder:
@@ -74,7 +75,7 @@ def deploy(root: str, question: dict[str, Any]) -> dict[str, Any]:
         _tell("verify")
         _verify(image, question)
         _tell("pull")
-        _pull(image, question.get("login"))
+        _pull(image, question["login"])
         _check_labels(image, question["labels"])
         reason = _try(site, image, question, state, folder)
         if reason:
@@ -209,7 +210,7 @@ def _try(site: str, image: str, question: dict[str, Any], state: dict[str, Any],
     try:
         _tell("start")
         _run(name, image, slot, question)
-        golden = _golden(name)
+        golden = question["golden"]
         if problem := _wait_ready(slot, name) or _wrong(slot, golden):
             return problem
         _tell("switch")
@@ -285,21 +286,6 @@ def _is_ready(port: int) -> bool:
         return False
 
 
-def _golden(name: str) -> dict[str, Any]:
-    """The request and the answer that the image itself brings, which its signature covers."""
-    import io
-    import tarfile
-
-    copied = _docker("cp", f"{name}:{_GOLDEN}", "-", word="golden")
-    try:
-        with tarfile.open(fileobj=io.BytesIO(copied)) as archive:
-            member = archive.extractfile(os.path.basename(_GOLDEN))
-            golden: dict[str, Any] = json.loads(member.read(_DOCUMENT)) if member else {}
-        return {"model": str(golden["model"]), "inputs": golden["inputs"], "outputs": golden["outputs"]}
-    except (tarfile.TarError, ValueError, KeyError, TypeError) as error:
-        raise Refused("golden", type(error).__name__) from None
-
-
 def _wrong(port: int, golden: dict[str, Any]) -> str:
     """Ask the golden request; empty where the answer is the golden one, else what is wrong with it."""
     address = f"http://127.0.0.1:{port}/v2/models/{golden['model']}/infer"
@@ -333,16 +319,25 @@ def _verify(image: str, question: dict[str, Any]) -> None:
     keys = sorted(glob.glob(os.path.join(TRUSTED, "*.pub")))
     if not keys:
         raise Refused("no-trusted-key", TRUSTED)
+    digest = image.partition("@")[2]
+    for payload, signature in _signatures(question):
+        try:
+            signed = json.loads(payload)["critical"]["image"]["docker-manifest-digest"]
+        except (ValueError, KeyError, TypeError):
+            continue
+        if signed == digest and any(_signed_by(key, payload, signature) for key in keys):
+            return
+    raise Refused("unsigned", image)
+
+
+def _signatures(question: dict[str, Any]) -> list[tuple[bytes, bytes]]:
     try:
-        payload = base64.b64decode(question["payload"], validate=True)
-        signatures = [base64.b64decode(signature, validate=True) for signature in question["signatures"]]
-        signed = json.loads(payload)["critical"]["image"]["docker-manifest-digest"]
-    except (ValueError, KeyError, TypeError):
-        raise Refused("unsigned", image) from None
-    if signed != image.partition("@")[2]:
-        raise Refused("signed-other", image)
-    if not any(_signed_by(key, payload, signature) for key in keys for signature in signatures[:16]):
-        raise Refused("unsigned", image)
+        return [
+            (base64.b64decode(payload, validate=True), base64.b64decode(signature, validate=True))
+            for payload, signature in question["signatures"][:_MOST]
+        ]
+    except (ValueError, TypeError):
+        raise Refused("unsigned", str(question["image"])) from None
 
 
 def _signed_by(key: str, payload: bytes, signature: bytes) -> bool:
@@ -353,16 +348,15 @@ def _signed_by(key: str, payload: bytes, signature: bytes) -> bool:
         return subprocess.run(command, input=payload, capture_output=True).returncode == 0
 
 
-def _pull(image: str, login: dict[str, str] | None) -> None:
+def _pull(image: str, login: dict[str, str]) -> None:
     """Pull by digest, which docker recomputes; a login lies in a folder of memory for no longer than that."""
     if subprocess.run(["docker", "image", "inspect", image], capture_output=True).returncode == 0:
         return
     memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108 - not on a disk
     with tempfile.TemporaryDirectory(dir=memory) as folder:
         if login:
-            token = base64.b64encode(f"{login['user']}:{login['password']}".encode()).decode()
             with open(os.path.join(folder, "config.json"), "w", encoding="utf-8") as stream:
-                json.dump({"auths": {image.partition("/")[0]: {"auth": token}}}, stream)
+                json.dump({"auths": {image.partition("/")[0]: login}}, stream)
         _docker("--config", folder, "pull", "--quiet", image, word="pull")
 
 

@@ -34,7 +34,6 @@ _STAGES = {
 _REFUSALS = {
     "no-trusted-key": "{site} trusts no key; copy the public key of your releases there, as root, into {what}/",
     "unsigned": "no key that {site} trusts signed {what}; sign it with `edgeml package`, or add the key there as root",
-    "signed-other": "the signature that came with {what} is of another image; package the model again",
     "labels": "the image at {site} does not bear the label {what} of its record; promote what the image holds",
     "pull": "{site} could not pull the image ({what}); see that the registry is reachable from there and lets it in",
     "start": "the container could not be started at {site} ({what})",
@@ -43,7 +42,6 @@ _REFUSALS = {
     "no-docker": "there is no docker at {site}; see docs/edge.md for what a site needs",
     "no-nftables": "there is no {what} at {site}, which the traffic is led by; install nftables (and sudo) there",
     "nftables": "the rule for the traffic could not be set at {site} ({what}); its user needs `sudo nft -f -`",
-    "golden": "the image brings no golden request ({what}), so nothing could show that it works; package it again",
     "known-good": "the last known good container of {site} does not come up ({what}); see its docker logs there",
     "state": "{what} at {site} is damaged; restore it from a backup, or remove it and deploy again",
     "image": "'{what}' is no image by digest; write the record's image as NAME@sha256:…",
@@ -55,9 +53,11 @@ _REFUSALS = {
 
 def deploy(site: str, record: Record, tag: str, say: Say) -> Rollout:
     """Make a record's image serve at a site. Raises EdgemlError where the site refuses before anything is changed."""
-    from edgeml.image import credentials, verify
+    from edgeml.image import credentials, signature, verification
 
-    payload, signatures = verify.signature(record.image)
+    where = verification.store(record.image.partition("@")[0])
+    verified = images.verified(record.image)
+    golden = verified.golden.document()
     target, wanted = _machine(site), record.rollout
     question = {
         "verb": "deploy",
@@ -65,10 +65,10 @@ def deploy(site: str, record: Record, tag: str, say: Say) -> Rollout:
         "site": site,
         "image": record.image,
         "tag": tag,
-        "payload": base64.b64encode(payload).decode(),
-        "signatures": [base64.b64encode(signature).decode() for signature in signatures],
+        "signatures": [list(map(_base64, pair)) for pair in signature.collected(where, record.digest)],
         "labels": images.labels(record),
-        "login": credentials.login(record.image),
+        "golden": {"model": record.values["model"]["name"], "inputs": golden["inputs"], "outputs": golden["outputs"]},
+        "login": credentials.of(record.image.partition("/")[0]).entry(),
         "port": target.serve_port,
         "health_seconds": wanted.get("health_seconds", HEALTH_SECONDS),
         "memory_mb": wanted.get("memory_mb", MEMORY_MB),
@@ -90,6 +90,10 @@ def restore(site: str) -> dict[str, Any]:
     """Bring the machine of a site to what its state says."""
     target = _machine(site)
     return _asked(site, target, {"verb": "restore", "folder": target.folder}, lambda line: None)
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
 
 
 def _machine(site: str) -> Site:
