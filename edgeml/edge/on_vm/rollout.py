@@ -44,15 +44,15 @@ table ip {table}
 delete table ip {table}
 table ip {table} {{
   chain outside {{
-    type nat hook prerouting priority dstnat; policy accept;
+    type nat hook prerouting priority -100; policy accept;
     tcp dport {port} redirect to :{to}
   }}
   chain inside {{
-    type nat hook output priority dstnat; policy accept;
+    type nat hook output priority -100; policy accept;
     oifname "lo" tcp dport {port} redirect to :{to}
   }}
   chain closed {{
-    type filter hook input priority filter; policy accept;
+    type filter hook input priority 0; policy accept;
     iifname != "lo" tcp dport {{ {slots} }} ct status != dnat drop
   }}
 }}
@@ -246,7 +246,7 @@ def _watch(port: int, name: str, golden: dict[str, Any], seconds: float) -> str:
     while True:
         if problem := _wrong(port, golden):
             return problem
-        if _inspect(name, "{{.RestartCount}}") != "0":
+        if _restarts(name):
             return "the container was restarted within the health window"
         if time.monotonic() >= deadline:
             return ""
@@ -272,7 +272,7 @@ def _wait_ready(slot: int, name: str) -> str:
     while time.monotonic() < deadline:
         if _is_ready(slot):
             return ""
-        if not _runs(name):
+        if not _runs(name) or _restarts(name):
             return "the container ended before it was ready"
         time.sleep(0.05)
     return f"the container was not ready within {_READY_SECONDS:.0f} s"
@@ -387,6 +387,10 @@ def _runs(name: str) -> bool:
     return _inspect(name, "{{.State.Running}}") == "true"
 
 
+def _restarts(name: str) -> bool:
+    return _inspect(name, "{{.RestartCount}}") not in ("", "0")
+
+
 def _inspect(name: str, form: str) -> str:
     done = subprocess.run(["docker", "inspect", f"--format={form}", name], capture_output=True, text=True)
     return done.stdout.strip()
@@ -408,8 +412,8 @@ def _docker(*arguments: str, word: str) -> bytes:
     except FileNotFoundError:
         raise Refused("no-docker") from None
     if done.returncode:
-        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise Refused(word, said[-1][:500] if said else "")
+        said = [line for line in done.stderr.decode("utf-8", "replace").splitlines() if "--help" not in line]
+        raise Refused(word, " ".join(said)[:500])
     return done.stdout
 
 

@@ -1,0 +1,147 @@
+"""A site on this machine: a real docker daemon and registry, two real images of ours in it, and two broken ones."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeml.image import golden, oci, packaging, signature, verification
+from edgeml.image.remote import Remote
+from tests.engine.daemon import Daemon, started
+from tests.release_builder import run_folder
+
+MODEL = "breast-cancer"
+
+
+@dataclass(frozen=True)
+class World:
+    """What deployments need. `first` and `second` are good images, `dies` ends at once, all signed."""
+
+    daemon: Daemon
+    registry: str
+    project: Path
+    first: str
+    second: str
+    dies: str
+    unsigned: str
+    golden: dict[str, dict[str, Any]]
+    key: str
+
+
+def free_port(run: int = 1) -> int:
+    """A port with as many free ones after it as asked for."""
+    while True:
+        with socket.socket() as first:
+            first.bind(("127.0.0.1", 0))
+            port = int(first.getsockname()[1])
+            if all(_is_free(port + more) for more in range(1, run)):
+                return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as tried:
+        try:
+            tried.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+@contextmanager
+def registry(folder: Path) -> Iterator[str]:
+    """Debian's docker-registry on loopback; HOST:PORT."""
+    if not shutil.which("docker-registry"):
+        install = ["apt-get", "install", "--yes", "--no-install-recommends", "docker-registry"]
+        subprocess.run(install, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, capture_output=True)
+    if not shutil.which("docker-registry"):
+        pytest.skip("docker-registry is not installed, and apt-get cannot install it")
+    port = free_port()
+    config = folder / "config.yml"
+    config.write_text(
+        f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {folder}/data}}}}\n"
+        f"http: {{addr: '127.0.0.1:{port}'}}\n"
+    )
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(["docker-registry", "serve", str(config)], stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 20
+        while _is_free(port):
+            assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
+            time.sleep(0.05)
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    if not shutil.which("nft"):
+        install = ["apt-get", "install", "--yes", "--no-install-recommends", "nftables"]
+        subprocess.run(install, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, capture_output=True)
+    if not shutil.which("nft") or os.geteuid() != 0:
+        pytest.skip("leading traffic from one container to another needs nftables and root")
+    folder = tmp_path_factory.mktemp("world")
+    project = folder / "project"
+    (project / ".edgeml").mkdir(parents=True)
+    (project / "edgeml.toml").write_text(f'[registry]\nmodel = "{MODEL}"\n')
+    shutil.copytree(Path(__file__).parents[2] / "environments", project / "environments")
+    (folder / "registry").mkdir()
+    with started() as daemon, registry(folder / "registry") as host, pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project)
+        for name, value in daemon.environment.items():
+            patch.setenv(name, value)
+        patch.setenv("EDGEML_TRUSTED", str(folder / "trusted"))
+        patch.setenv("HOME", str(folder))
+        made = [_packaged(project, host, task) for task in ("classification", "regression")]
+        shutil.copytree(_keys(project), folder / "trusted")
+        goldens = {image.reference: _golden(image) for image in made}
+        first, second = goldens
+        dies = _pushed(daemon, host, "dies", 'ENTRYPOINT ["bash", "-c", "exit 3"]', sign=True)
+        unsigned = _pushed(daemon, host, "unsigned", 'ENTRYPOINT ["bash", "-c", "exit 0"]', sign=False)
+        key = (folder / "trusted" / "key.pub").read_text()
+        yield World(daemon, host, project, first, second, dies, unsigned, goldens, key)
+
+
+def _packaged(project: Path, host: str, task: str) -> packaging.Packaged:
+    from edgeml import registry as models
+
+    run = run_folder(project / ".edgeml" / "runs" / task, task=task)
+    version, _ = models.register(str(run))
+    return packaging.package(str(version), registry=host, say=lambda line: print(line, file=sys.stderr))
+
+
+def _keys(project: Path) -> Path:
+    folder = project / "deployments" / "trusted"
+    folder.mkdir(parents=True)
+    shutil.copy(project / ".edgeml" / "image" / signature.PUBLIC_KEY, folder)
+    return folder
+
+
+def _golden(image: packaging.Packaged) -> dict[str, Any]:
+    where = verification.store(image.reference.partition("@")[0])
+    (document,) = oci.attached(where, image.digest, verification.GOLDEN)
+    found = golden.of(document).document()
+    return {"model": image.model.partition(":")[0], "inputs": found["inputs"], "outputs": found["outputs"]}
+
+
+def _pushed(daemon: Daemon, host: str, name: str, change: str, *, sign: bool) -> str:
+    tag = f"{host}/test/{name}:1"
+    daemon.add_image(tag, change)
+    daemon.docker("push", "--quiet", tag)
+    (reference,) = daemon.docker("inspect", '--format={{join .RepoDigests " "}}', tag).split()
+    daemon.docker("rmi", "--force", tag)
+    if sign:
+        signature.sign(Remote(host, f"test/{name}"), reference.partition("@")[2], signature.key(""))
+    return reference

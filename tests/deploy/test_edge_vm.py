@@ -1,0 +1,222 @@
+"""A rollout on a real machine: real images from a real registry, in real containers, behind a real rule of nftables."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import threading
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeml.edge import session
+from edgeml.image import signature, verification
+from tests.deploy.conftest import World, free_port
+
+
+class Site:
+    """A site of its own on this machine, asked as `edgeml deploy` asks it."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world, self.name, self.port = world, name, free_port(3)
+
+    def question(self, image: str, **more: Any) -> dict[str, Any]:
+        name, _, digest = image.partition("@")
+        pairs = signature.collected(verification.store(name), digest)
+        return {
+            "verb": "deploy",
+            "folder": "edgeml",
+            "site": self.name,
+            "image": image,
+            "tag": "v1.0.0",
+            "signatures": [[base64.b64encode(part).decode() for part in pair] for pair in pairs],
+            "labels": {},
+            "golden": self.world.golden.get(image, self.world.golden[self.world.first]),
+            "login": {},
+            "port": self.port,
+            "health_seconds": 0.5,
+            "memory_mb": 256,
+            "cpus": 1.0,
+            **more,
+        }
+
+    def deploy(self, image: str, **more: Any) -> dict[str, Any]:
+        return session.told(session.Here(), self.question(image, **more))[-1]
+
+    def status(self) -> dict[str, Any]:
+        return session.told(session.Here(), {"verb": "status", "folder": "edgeml", "site": self.name})[-1]
+
+    def answers(self) -> str:
+        """The image that answers golden requests through the site's port; empty where none does."""
+        for image, golden in self.world.golden.items():
+            try:
+                if self.ask(golden) == [output["data"] for output in golden["outputs"]]:
+                    return image
+            except OSError:
+                continue
+        return ""
+
+    def ask(self, golden: dict[str, Any]) -> list[Any]:
+        address = f"http://127.0.0.1:{self.port}/v2/models/{golden['model']}/infer"
+        body = json.dumps({"inputs": golden["inputs"]}).encode()
+        with urllib.request.urlopen(urllib.request.Request(address, body), timeout=10) as answer:
+            return [output["data"] for output in json.load(answer)["outputs"]]
+
+    def state(self) -> dict[str, Any]:
+        return json.loads((Path(os.environ["HOME"]) / "edgeml/sites" / self.name / "state.json").read_text())
+
+    def clear(self) -> None:
+        names = self.world.daemon.docker("ps", "--all", "--quiet", f"--filter=label=edgeml.site={self.name}").split()
+        if names:
+            self.world.daemon.docker("rm", "--force", *names)
+        table = "edgeml_" + self.name.replace("-", "_")
+        subprocess.run(["nft", "delete", "table", "ip", table], capture_output=True)
+
+
+@pytest.fixture
+def site(world: World, request: pytest.FixtureRequest) -> Iterator[Site]:
+    made = Site(world, f"t{abs(hash(request.node.name)) % 10**8}")
+    yield made
+    made.clear()
+
+
+def test_the_first_image_serves_and_again_changes_nothing(site: Site) -> None:
+    done = site.deploy(site.world.first)
+    assert done["outcome"] == "deployed", done
+    assert site.answers() == site.world.first
+    before = site.state()
+    assert site.deploy(site.world.first)["outcome"] == "unchanged"
+    assert site.state() == before
+    assert site.status()["ready"] and site.status()["through"]
+
+
+def test_traffic_moves_without_losing_a_request(site: Site) -> None:
+    site.deploy(site.world.first)
+    stop, lost, seen = threading.Event(), [], set()
+
+    def call() -> None:
+        while not stop.is_set():
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{site.port}/v2/health/ready", timeout=10) as answer:
+                    seen.add(answer.status)
+            except OSError as error:
+                lost.append(repr(error))
+
+    callers = [threading.Thread(target=call) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    done = site.deploy(site.world.second)
+    stop.set()
+    for caller in callers:
+        caller.join()
+    assert done["outcome"] == "deployed" and site.answers() == site.world.second
+    assert lost == [] and seen == {200}
+    assert done["previous"]["image"] == site.world.first, "the last known good is kept"
+
+
+@pytest.mark.parametrize(
+    ("image", "more", "reason"),
+    [
+        ("second", {"golden": "first"}, "golden request"),
+        ("dies", {}, "ended before it was ready"),
+        ("second", {"memory_mb": 8}, "ended before it was ready"),
+    ],
+    ids=["wrong-answer", "dies", "too-little-memory"],
+)
+def test_what_does_not_work_never_gets_the_traffic(site: Site, image: str, more: dict[str, Any], reason: str) -> None:
+    site.deploy(site.world.first)
+    if "golden" in more:
+        more = {"golden": site.world.golden[getattr(site.world, more["golden"])]}
+    done = site.deploy(getattr(site.world, image), **more)
+    assert done["outcome"] == "rolled back" and reason in done["reason"], done
+    assert site.answers() == site.world.first and site.state()["trial"] is None
+    assert site.state()["failed"]["image"] == getattr(site.world, image)
+
+
+def test_what_stops_answering_within_its_window_gives_the_traffic_back(site: Site) -> None:
+    site.deploy(site.world.first)
+    watching = threading.Event()
+    question = site.question(site.world.second, health_seconds=30)
+
+    def heard(answer: dict[str, Any]) -> None:
+        if answer.get("stage") == "watch":
+            watching.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        rollout = pool.submit(session.told, session.Here(), question, heard=heard)
+        assert watching.wait(120)
+        site.world.daemon.docker("kill", site.state()["trial"]["container"])
+        done = rollout.result(120)[-1]
+    assert done["outcome"] == "rolled back" and site.answers() == site.world.first
+
+
+def test_power_loss_in_the_middle_leaves_the_known_good(site: Site) -> None:
+    """The program is killed while the new container has the traffic, and the machine loses its rules and containers."""
+    site.deploy(site.world.first)
+    host = session.Here()
+    answers = host.ask(site.question(site.world.second, health_seconds=60))
+    for answer in answers:
+        if answer.get("stage") == "watch":
+            break
+    assert site.answers() == site.world.second
+    answers.close()  # kills the program
+    trial = site.state()["trial"]["container"]
+    site.world.daemon.docker("kill", trial, site.state()["current"]["container"])
+    subprocess.run(["nft", "delete", "table", "ip", f"edgeml_{site.name}"], check=True)
+    session.told(session.Here(), {"verb": "restore", "folder": "edgeml"})
+    assert site.answers() == site.world.first and site.state()["trial"] is None
+    assert trial not in site.world.daemon.docker("ps", "--all", "--format={{.Names}}")
+    assert site.deploy(site.world.second)["outcome"] == "deployed" and site.answers() == site.world.second
+
+
+def test_two_at_once_take_turns(site: Site) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(site.deploy, [site.world.first] * 2))
+    assert sorted(answer["outcome"] for answer in done) == ["deployed", "unchanged"]
+
+
+def test_the_way_back_is_the_image_before(site: Site) -> None:
+    for image in (site.world.first, site.world.second, site.world.first):
+        assert site.deploy(image)["outcome"] == "deployed"
+        assert site.answers() == image
+    names = site.world.daemon.docker("ps", "--all", "--quiet", f"--filter=label=edgeml.site={site.name}").split()
+    assert len(names) == 2, "only what serves and the last known good are kept"
+
+
+@pytest.mark.parametrize("case", ["unsigned", "signature-of-another", "foreign-key", "no-key", "label"])
+def test_what_the_site_cannot_believe_is_refused_before_anything_is_pulled(
+    site: Site, case: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    image, more, word = site.world.second, {}, "unsigned"
+    if case == "unsigned":
+        image = site.world.unsigned
+    elif case == "signature-of-another":
+        more = {"signatures": site.question(site.world.first)["signatures"]}
+    elif case == "foreign-key":
+        pair = ["openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]
+        made = subprocess.run(pair, capture_output=True, check=True).stdout
+        public = subprocess.run(["openssl", "pkey", "-pubout"], input=made, capture_output=True, check=True).stdout
+        (tmp_path / "other.pub").write_bytes(public)
+        monkeypatch.setenv("EDGEML_TRUSTED", str(tmp_path))
+    elif case == "no-key":
+        monkeypatch.setenv("EDGEML_TRUSTED", str(tmp_path))
+        word = "no-trusted-key"
+    else:
+        more, word = {"labels": {"edgeml.model.version": "77"}}, "labels"
+    answer = site.deploy(image, **more)
+    assert answer["refused"] == word and site.answers() == ""
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"site": "../up"}, {"image": "latest"}, {"image": "x; rm -rf /@sha256:" + "a" * 64}, {"port": 0}, {"port": "80"}],
+)
+def test_questions_that_are_none_are_refused(site: Site, more: dict[str, Any]) -> None:
+    answer = session.told(session.Here(), {**site.question(site.world.first), **more})[-1]
+    assert answer["refused"] in ("name", "image", "port")
