@@ -1,0 +1,130 @@
+"""A project, its repository on a loopback GitHub, and a registry that holds what the records name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeml.errors import EdgemlError
+from edgeml.gitops import images as registries
+from edgeml.gitops.gate import Decision, decide
+from edgeml.gitops.images import Image
+from edgeml.gitops.record import Record
+from tests.conftest import ROOT
+from tests.gitops.api import Api, description
+from tests.gitops.hub import BOT, NAME, OWNER, Hub, Pull
+from tests.gitops.serve import TOKEN, serving
+
+SETTINGS = '[registry]\nmodel = "breast-cancer"\n[sites]\norder = ["staging", "production"]\n'
+
+
+@dataclass
+class Shelf:
+    """A registry behind the gate's seam, until the real one is merged: images by reference, and which are signed."""
+
+    images: dict[str, Image] = field(default_factory=dict)
+    signed: set[str] = field(default_factory=set)
+    is_down: bool = False
+
+    def put(self, record: Record) -> None:
+        self.images[record.image] = Image(registries.labels(record), 175_000_000)
+        self.signed.add(record.image)
+
+    def find(self, reference: str) -> Image | None:
+        if self.is_down:
+            raise EdgemlError("the registry does not answer", 1)
+        return self.images.get(reference)
+
+    def is_signed(self, reference: str) -> bool:
+        return reference in self.signed
+
+
+def record_text(site: str, model: int, **changes: str) -> str:
+    """A record of a model; all that differs between models is a digit."""
+    digit = f"{model:x}"[-1]
+    text = (
+        f"site: {site}\nkind: edge-vm\nmodel: {{name: breast-cancer, version: '{model}'}}\n"
+        f"image: registry.example/scoring@sha256:{digit * 64}\n"
+        f"evidence:\n  job: train-{model}\n  commit: '{'c' * 39}{digit}'\n  data: sha256:{'d' * 63}{digit}\n"
+        f"  gate: sha256:{'e' * 63}{digit}\n  metrics:\n    roc_auc: {{value: 0.99, low: 0.98, high: 1.0}}\n"
+        "  verdict: {promote: true}\n"
+    )
+    for key, value in changes.items():
+        text += f"{key}: {value}\n"
+    return text
+
+
+@dataclass
+class Story:
+    """A hub, a registry, and the ways in which a change travels through them."""
+
+    hub: Hub
+    shelf: Shelf
+
+    def record(self, site: str, model: int) -> Record:
+        from edgeml.gitops import remote
+
+        record = remote.read({f"deployments/{site}.yml": record_text(site, model)}, site)
+        self.shelf.put(record)
+        return record
+
+    def propose(self, site: str, model: int, author: str = BOT, **more: str) -> Pull:
+        """A pull request with a record, its checks green, not approved."""
+        self.record(site, model)
+        self.hub.push(author, {f"deployments/{site}.yml": record_text(site, model), **more}, f"change-{site}-{model}")
+        pull = self.hub.open(author, f"change-{site}-{model}")
+        self.hub.check(pull)
+        self.hub.check(pull, "lint", "neutral")
+        return pull
+
+    def release(self, site: str, model: int, tag: str, method: str = "merge") -> Pull:
+        """The whole good way: proposed by a bot, approved by a person, merged, tagged."""
+        pull = self.propose(site, model)
+        self.hub.review("ada", pull)
+        self.hub.merge(pull, method)
+        self.hub.tag(tag)
+        return pull
+
+    def gate(self, site: str, tag: str) -> Decision:
+        return decide(site, tag, images=self.shelf)
+
+    def reasons(self, site: str, tag: str) -> list[str]:
+        return [refusal.reason for refusal in self.gate(site, tag).refusals]
+
+
+@pytest.fixture(scope="session")
+def api() -> Api:
+    """GitHub's description, installed and reduced once."""
+    return Api(description(ROOT / ".edgeml"))
+
+
+@pytest.fixture
+def story(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Story]:
+    """A repository with nothing deployed yet, on a loopback GitHub, and a project that points there."""
+    for name in [name for name in os.environ if name.startswith(("EDGEML_", "GITHUB_", "MLFLOW_"))]:
+        monkeypatch.delenv(name)
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "edgeml.toml").write_text(SETTINGS)
+    (project / ".edgeml").mkdir()
+    hub = Hub(tmp_path / "hub.git")
+    hub.push("cleo", {"edgeml.toml": SETTINGS, "README.md": "A clinic's models.\n"}, message="Begin")
+    monkeypatch.chdir(project)
+    made = Story(hub, Shelf())
+    monkeypatch.setattr(registries, "default", lambda: made.shelf)
+    with serving(hub, api) as url:
+        monkeypatch.setenv("GITHUB_TOKEN", TOKEN)
+        monkeypatch.setenv("GITHUB_API_URL", url)
+        monkeypatch.setenv("GITHUB_REPOSITORY", f"{OWNER}/{NAME}")
+        yield made
+    assert hub.breaches == []
+
+
+def broken(status: int, body: Any = b"", headers: dict[str, str] | None = None, path: str = "") -> Any:
+    """A fault: this answer to every request whose path holds `path`."""
+    return lambda method, where: (status, body, headers) if path in where else None
