@@ -83,7 +83,7 @@ def code(value: object) -> str:
     return f"`{_plain(value)}`".replace("|", "\\|")
 
 
-def _plain(value: object, most: int = 90) -> str:
+def _plain(value: object, most: int = 200) -> str:
     text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value)).replace("`", "'")
     return (text if len(text) <= most else text[: most - 1] + "…") or " "
 

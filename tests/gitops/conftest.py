@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import Any
 import pytest
 
 from edgeml.errors import EdgemlError
+from edgeml.gitops import github
 from edgeml.gitops import images as registries
 from edgeml.gitops.gate import Decision, decide
 from edgeml.gitops.images import Image
@@ -19,6 +23,7 @@ from tests.conftest import ROOT
 from tests.gitops.api import Api, description
 from tests.gitops.hub import BOT, NAME, OWNER, Hub, Pull
 from tests.gitops.serve import TOKEN, serving
+from tests.release_builder import read_json, reseal, run_folder, write_json
 
 SETTINGS = '[registry]\nmodel = "breast-cancer"\n[sites]\norder = ["staging", "production"]\n'
 
@@ -103,6 +108,39 @@ def api() -> Api:
     return Api(description(ROOT / ".edgeml"))
 
 
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """State of a project in which `train-good` passed and `train-poor` did not, both registered: versions 1 and 2."""
+    project = tmp_path_factory.mktemp("trained")
+    (project / "edgeml.toml").write_text(SETTINGS)
+    begun = Hub(tmp_path_factory.mktemp("begun") / "hub.git").begin(SETTINGS)
+    (project / ".edgeml" / "runs").mkdir(parents=True)
+    for name in ("train-good", "train-poor"):
+        run = run_folder(project / ".edgeml" / "runs" / name)
+        write_json(run / "run.json", read_json(run / "run.json") | {"git": {"commit": begun, "dirty": False}})
+    _another_model((run / "outputs" / "release").resolve())
+    why = "agreed with | the `officer` @all"
+    code = f"from edgeml import registry as r; r.register('train-good'); r.register('train-poor', override={why!r})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return project / ".edgeml"
+
+
+def _another_model(release: Path) -> None:
+    """Make of a release that of another model, which no verdict recommends, with its own lineage and seal."""
+    import onnx
+
+    model = onnx.load(release / "model.onnx")
+    model.metadata_props.add(key="other", value="yes")
+    (release / "model.onnx").write_bytes(model.SerializeToString())
+    lineage = read_json(release / "lineage.json")
+    lineage["model"]["sha256"] = hashlib.sha256((release / "model.onnx").read_bytes()).hexdigest()
+    write_json(release / "lineage.json", lineage)
+    verdict = read_json(release / "promotion.json") | {"promote": False, "reasons": ["it is not better"]}
+    write_json(release / "promotion.json", verdict)
+    reseal(release)
+
+
 @pytest.fixture
 def story(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Story]:
     """A repository with nothing deployed yet, on a loopback GitHub, and a project that points there."""
@@ -113,10 +151,11 @@ def story(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     (project / "edgeml.toml").write_text(SETTINGS)
     (project / ".edgeml").mkdir()
     hub = Hub(tmp_path / "hub.git")
-    hub.push("cleo", {"edgeml.toml": SETTINGS, "README.md": "A clinic's models.\n"}, message="Begin")
+    hub.begin(SETTINGS)
     monkeypatch.chdir(project)
     made = Story(hub, Shelf())
     monkeypatch.setattr(registries, "default", lambda: made.shelf)
+    monkeypatch.setattr(github, "PAUSE", 0.01)
     with serving(hub, api) as url:
         monkeypatch.setenv("GITHUB_TOKEN", TOKEN)
         monkeypatch.setenv("GITHUB_API_URL", url)

@@ -39,7 +39,9 @@ class Hub:
 
     folder: Path
     token: str = BOT
-    access: dict[str, str] = field(default_factory=lambda: {"ada": "write", "ben": "write", "cleo": "admin", "eve": "read"})
+    access: dict[str, str] = field(
+        default_factory=lambda: {"ada": "write", "ben": "write", "cleo": "admin", "eve": "read"}
+    )
     teams: dict[str, set[str]] = field(default_factory=dict)
     pulls: list[Pull] = field(default_factory=list)
     reviews: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
@@ -121,6 +123,10 @@ class Hub:
         self.point(ref, commit, who)
         return commit
 
+    def begin(self, settings: str) -> str:
+        """The first commit; the same in every hub."""
+        return self.push("cleo", {"edgeml.toml": settings, "README.md": "A clinic's models.\n"}, message="Begin")
+
     def open(self, who: str, ref: str, title: str = "A change", body: str = "") -> Pull:
         head = self.sha(f"refs/heads/{ref}")
         pull = Pull(len(self.pulls) + 1, who, ref, title, body, self.sha(MAIN), head)
@@ -151,6 +157,7 @@ class Hub:
             merged = self.git("commit-tree", tree, "-p", main, "-m", f"{pull.title} (#{pull.number})")
             pull.brought = [merged]
         self.git("update-ref", f"refs/heads/{MAIN}", merged)
+        self.git("update-ref", "-d", f"refs/heads/{pull.ref}")
         self.clock += 60
         pull.state, pull.merged_at, pull.merge_commit = "closed", self.now(), merged
         return merged
@@ -163,7 +170,9 @@ class Hub:
     def deployed(self, site: str, tag: str, *states: str, task: str = "deploy:edgeml") -> int:
         """A deployment of a tag, its statuses in the order in which they came."""
         number = len(self.deployments) + 1
-        self.deployments.append({"id": number, "environment": site, "ref": tag, "sha": self.sha(f"{tag}^{{commit}}"), "task": task})
+        self.deployments.append(
+            {"id": number, "environment": site, "ref": tag, "sha": self.sha(f"{tag}^{{commit}}"), "task": task}
+        )
         self.states[number] = list(states or ("in_progress", "success"))
         return number
 

@@ -25,6 +25,10 @@ def serving(hub: Hub, api: Api) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = (
+            -1
+        )  # head and body in one packet: else each answer waits for the other side's delayed acknowledgement
+        disable_nagle_algorithm = True
 
         def handle_one(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
@@ -46,6 +50,7 @@ def serving(hub: Hub, api: Api) -> Iterator[str]:
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
+            self.wfile.flush()
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -286,7 +291,9 @@ def list_reviews(hub: Hub, values: Any, query: Any, body: Any) -> Answer:
 
 def list_files(hub: Hub, values: Any, query: Any, body: Any) -> Answer:
     pull = _pull(hub, values)
-    return 200, [{"filename": name} for name in hub.git("diff", "--name-only", f"{pull.base}...{pull.head}").splitlines()]
+    return 200, [
+        {"filename": name} for name in hub.git("diff", "--name-only", f"{pull.base}...{pull.head}").splitlines()
+    ]
 
 
 def permission(hub: Hub, values: Any, query: Any, body: Any) -> Answer:
