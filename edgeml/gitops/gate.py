@@ -77,6 +77,7 @@ def decide(site: str, ref: str, repository: Repository | None = None, images: Im
     decision.facts["commit"] = commit
     _ask(decision, _on_main(repository, commit, tag))
     _ask(decision, _newer(repository, site, commit, tag, decision.facts))
+    decision.facts["environment"] = _environment(repository, site)
     held = _held(decision, repository, commit)
     if held is not None:
         _ask(decision, _agreed(repository, held, commit, sites.approvals, decision.facts))
@@ -124,6 +125,16 @@ def _held(decision: Decision, repository: Repository, commit: str) -> Held | Non
         return None
     decision.facts |= {"model": record.model, "image": record.image}
     return remote.Held(record, {path: held[path] for path in record.files})
+
+
+def _environment(repository: Repository, site: str) -> str:
+    """What GitHub asks by itself before a job of this environment starts. Nothing hangs on it: many plans have none."""
+    try:
+        rules = repository.ask(repository.rest.repos.get_environment, site).protection_rules or []
+    except EdgemlError:
+        return "GitHub asks nobody besides"
+    has_reviewers = any(rule.type == "required_reviewers" for rule in rules)
+    return "GitHub asks its reviewers besides" if has_reviewers else "GitHub asks nobody besides"
 
 
 def _on_main(repository: Repository, commit: str, tag: tags.Tag) -> Iterator[Refusal]:

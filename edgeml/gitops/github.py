@@ -112,7 +112,8 @@ def connect() -> Repository:
         auto_retry=again,
         user_agent="edgeml",
     )
-    client.__enter__()  # for as long as the process lives: else each request would read all authorities and connect anew
+    # Entered until the process ends: else each request would read all authorities and connect anew.
+    client.__enter__()  # type: ignore[no-untyped-call]
     return Repository(client, owner, name)
 
 

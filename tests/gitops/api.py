@@ -21,6 +21,7 @@ from jsonschema import Draft202012Validator
 from edgeml.storage import install
 
 RECIPE = Path(__file__).parent / "api"
+VERSION = "23.0.2"  # here too, since what is kept was made by this very file
 R = "/repos/{owner}/{repo}"
 OPERATIONS = {
     R: "get",
@@ -47,6 +48,7 @@ OPERATIONS = {
     f"{R}/collaborators/{{username}}/permission": "get",
     f"{R}/activity": "get",
     f"{R}/deployments": "get post",
+    f"{R}/environments/{{environment_name}}": "get",
     f"{R}/deployments/{{deployment_id}}/statuses": "get post",
     "/orgs/{org}/teams/{team_slug}/memberships/{username}": "get",
 }
@@ -60,7 +62,8 @@ class BreachError(AssertionError):
 
 def description(state: Path) -> dict[str, Any]:
     """The reduced description, installed and cut down once under the project's state folder."""
-    folder = install.kept(state / "github-api", RECIPE / "package-lock.json", lambda new: _cut(new, state))
+    assert json.loads((RECIPE / "package.json").read_text("utf-8"))["dependencies"]["@octokit/openapi"] == VERSION
+    folder = install.kept(state / "github-api", Path(__file__), lambda new: _cut(new, state))
     reduced: dict[str, Any] = json.loads((folder / "api.json").read_text("utf-8"))
     return reduced
 

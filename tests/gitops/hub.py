@@ -49,6 +49,7 @@ class Hub:
     checks: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     statuses: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     deployments: list[dict[str, Any]] = field(default_factory=list)
+    environments: dict[str, list[str]] = field(default_factory=dict)
     states: dict[int, list[str]] = field(default_factory=dict)
     faults: list[Callable[[str, str], Any]] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)

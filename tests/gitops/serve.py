@@ -326,6 +326,12 @@ def create_state(hub: Hub, values: Any, query: Any, body: Any) -> Answer:
     return 201, {"state": body["state"], "description": body["description"]}
 
 
+def environment(hub: Hub, values: Any, query: Any, body: Any) -> Answer:
+    reviewers = [{"type": "User", "reviewer": user(name)} for name in hub.environments[values["environment_name"]]]
+    rule = {"id": 1, "type": "required_reviewers", "prevent_self_review": True, "reviewers": reviewers}
+    return 200, {"name": values["environment_name"], "protection_rules": [rule]}
+
+
 def membership(hub: Hub, values: Any, query: Any, body: Any) -> Answer:
     if values["username"] not in hub.teams[f"{values['org']}/{values['team_slug']}"]:
         raise KeyError(values["username"])
@@ -367,6 +373,7 @@ ROUTES = {
     ("GET", f"{R}/activity"): activity,
     ("GET", f"{R}/deployments"): list_deployments,
     ("POST", f"{R}/deployments"): create_deployment,
+    ("GET", f"{R}/environments/{{environment_name}}"): environment,
     ("GET", f"{R}/deployments/{{deployment_id}}/statuses"): list_states,
     ("POST", f"{R}/deployments/{{deployment_id}}/statuses"): create_state,
     ("GET", "/orgs/{org}/teams/{team_slug}/memberships/{username}"): membership,

@@ -22,7 +22,7 @@ from tests.gitops.hub import MAIN
 PATH = "deployments/staging.yml"
 
 
-# --- what may ------------------------------------------------------------------------------------------
+# --- what may --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["merge", "squash"])
@@ -80,7 +80,7 @@ def test_a_person_may_open_it_too_and_post_merge_approval_counts(story: Story) -
     assert story.reasons("staging", "v1.0.0") == []
 
 
-# --- what may not: the tag -----------------------------------------------------------------------------
+# --- what may not: the tag -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_a_deployment_that_failed_does_not_count_as_what_runs(story: Story) -> N
     assert story.gate("staging", "v1.0.0").facts["runs now"] == "nothing"
 
 
-# --- the record and its pull request ---------------------------------------------------------------------
+# --- the record and its pull request ---------------------------------------------------------------
 
 
 def test_no_record_and_a_wrong_one(story: Story) -> None:
@@ -173,7 +173,7 @@ def test_a_link_is_no_record(story: Story) -> None:
     assert story.reasons("staging", "v1.1.0") == ["record-missing"]
 
 
-# --- approval ------------------------------------------------------------------------------------------------
+# --- approval --------------------------------------------------------------------------------------
 
 
 def _unapproved(story: Story, pull: Any) -> None:
@@ -273,7 +273,7 @@ def test_more_than_one_approval_where_the_settings_ask_for_it(story: Story, monk
     assert story.reasons("staging", "v1.0.0") == []
 
 
-# --- owners ----------------------------------------------------------------------------------------------------
+# --- owners ----------------------------------------------------------------------------------------
 
 
 def test_an_owner_must_be_among_those_who_approve(story: Story) -> None:
@@ -308,7 +308,7 @@ def test_owners_that_cannot_be_read_are_a_no(story: Story, line: str) -> None:
     assert "CODEOWNERS line 1" in refusals[0].cause
 
 
-# --- checks ------------------------------------------------------------------------------------------------------
+# --- checks ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -343,7 +343,7 @@ def test_commit_statuses_count_too(story: Story, state: str, expected: list[str]
     assert story.reasons("staging", "v1.0.0") == expected
 
 
-# --- the image ------------------------------------------------------------------------------------------------------
+# --- the image -------------------------------------------------------------------------------------
 
 
 def _gone(story: Story, record: Record) -> None:
@@ -404,7 +404,19 @@ def test_without_a_way_to_verify_images_the_gate_is_closed(story: Story, monkeyp
     assert [refusal.reason for refusal in decide("staging", "v1.0.0").refusals] == ["no-answer"]
 
 
-# --- the order ---------------------------------------------------------------------------------------------------------
+# --- the environment -----------------------------------------------------------------------------
+
+
+def test_reviewers_of_an_environment_are_told_of_and_not_relied_on(story: Story) -> None:
+    pull = story.release("staging", 3, "v1.0.0")
+    assert story.gate("staging", "v1.0.0").facts["environment"] == "GitHub asks nobody besides"
+    story.hub.environments["staging"] = ["ada", "ben"]
+    assert story.gate("staging", "v1.0.0").facts["environment"] == "GitHub asks its reviewers besides"
+    story.hub.reviews[pull.number].clear()
+    assert story.reasons("staging", "v1.0.0") == ["not-approved"]
+
+
+# --- the order -------------------------------------------------------------------------------------
 
 
 def test_the_order_of_sites(story: Story) -> None:
@@ -432,7 +444,7 @@ def test_a_site_that_is_not_declared_cannot_be_asked_about(story: Story) -> None
         story.gate("ward", "v1.0.0")
 
 
-# --- GitHub itself --------------------------------------------------------------------------------------------------------
+# --- GitHub itself ---------------------------------------------------------------------------------
 
 LIMITED = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(time.time()) + 1800)}
 
@@ -496,7 +508,7 @@ def test_nothing_is_asked_without_a_safe_way(
     assert story.hub.requests == []
 
 
-# --- the command, and the deployments ---------------------------------------------------------------------------------
+# --- the command, and the deployments --------------------------------------------------------------
 
 
 def test_the_command_prints_reasons_and_returns_them(story: Story, capsys: pytest.CaptureFixture[str]) -> None:

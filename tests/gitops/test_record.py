@@ -82,7 +82,7 @@ def test_a_change_leaves_every_other_line_and_its_remarks() -> None:
     image = before.image.replace("3", "4")
     model = {"name": "breast-cancer", "version": "4"}
     text = record.changed(COMMENTED, before, {"model": model, "image": image, "evidence": before.evidence})
-    diff = [line for line in difflib.unified_diff(COMMENTED.splitlines(), text.splitlines(), n=0, lineterm="")][2:]
+    diff = list(difflib.unified_diff(COMMENTED.splitlines(), text.splitlines(), n=0, lineterm=""))[2:]
     assert [line for line in diff if not line.startswith("@@")] == [
         "-model:",
         "-  name: breast-cancer",
