@@ -213,8 +213,10 @@ def image(record: Record, registry: Images) -> Iterator[Refusal]:
     if found is None:
         yield refuse(reasons.IMAGE_MISSING, f"the registry has no {record.image}")
         return
-    if not registry.is_signed(record.image):
-        yield refuse(reasons.IMAGE_UNSIGNED, f"no trusted key signed {record.image}")
+    try:
+        registry.verify(record.image)
+    except EdgemlError as error:
+        yield refuse(reasons.IMAGE_UNSIGNED, str(error))
     for name, expected in registries.labels(record).items():
         if found.labels.get(name) != expected:
             said = found.labels.get(name, "missing")

@@ -23,51 +23,33 @@ class Image(NamedTuple):
     bytes: int
 
 
-class Packaged(NamedTuple):
-    """What `edgeml package` pushed for a model, and what it measured of it; None where it did not."""
-
-    reference: str
-    bytes: int | None
-    milliseconds: float | None
-
-
 class Images(Protocol):
     """Both raise EdgemlError where the registry does not answer."""
 
     def find(self, reference: str) -> Image | None:
         """The image NAME@sha256:…, its digest recomputed from what arrived; None where the registry has none."""
 
-    def is_signed(self, reference: str) -> bool:
-        """Whether a signature by a trusted key lies beside the image, and is of this very digest."""
+    def verify(self, reference: str) -> None:
+        """Raise EdgemlError unless a trusted key signed this very digest, and what lies beside it is what it signed."""
 
 
 def default() -> Images:
     """The registry and the keys of this project's settings. Raises EdgemlError where there is nothing to ask."""
     try:
-        verify = import_module("edgeml.image.verify")
+        module = import_module("edgeml.image.published")
     except ModuleNotFoundError:
         raise EdgemlError("this edgeml cannot verify images; install it with its image parts", 1) from None
-    images: Images = verify.images()
+    images: Images = module.images()
     return images
 
 
-def packaged(model_sha256: str) -> Packaged | None:
-    """The image of a model that this machine packaged last, None where it packaged none."""
-    try:
-        package = import_module("edgeml.image.package")
-    except ModuleNotFoundError:
-        return None
-    found = package.pushed(model_sha256)
-    return None if found is None else Packaged(found.reference, found.bytes, found.milliseconds)
-
-
 def labels(record: Record) -> dict[str, str]:
-    """The labels that the image of a record bears: they lead from what runs back to where it comes from."""
+    """The labels that `edgeml package` gives the image of a record: they lead from what runs to where it comes from."""
     evidence, model = record.evidence, record.values["model"]
     return {
         "org.opencontainers.image.revision": evidence["commit"],
         "edgeml.model.name": model["name"],
         "edgeml.model.version": model["version"],
-        "edgeml.data": evidence["data"],
-        "edgeml.gate": evidence["gate"],
+        "edgeml.data.fingerprint": evidence["data"],
+        "edgeml.egress.sha256": evidence["gate"].removeprefix("sha256:"),
     }

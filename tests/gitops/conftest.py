@@ -45,8 +45,9 @@ class Shelf:
             raise EdgemlError("the registry does not answer", 1)
         return self.images.get(reference)
 
-    def is_signed(self, reference: str) -> bool:
-        return reference in self.signed
+    def verify(self, reference: str) -> None:
+        if reference not in self.signed:
+            raise EdgemlError(f"no trusted key signed {reference}", 1)
 
 
 def record_text(site: str, model: int, **changes: str) -> str:

@@ -360,7 +360,7 @@ def _unsigned(story: Story, record: Record) -> None:
 
 
 def _other_data(story: Story, record: Record) -> None:
-    labels = images.labels(record) | {"edgeml.data": "sha256:" + "0" * 64}
+    labels = images.labels(record) | {"edgeml.data.fingerprint": "sha256:" + "0" * 64}
     story.shelf.images[record.image] = replace_labels(story, record, labels)
 
 

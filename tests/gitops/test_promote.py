@@ -253,6 +253,20 @@ def test_an_image_that_could_never_be_deployed_is_not_proposed(here: Story) -> N
     assert here.hub.pulls == []
 
 
+def test_what_packaging_pushed_and_measured_is_taken_up(here: Story) -> None:
+    import sqlite3
+
+    with sqlite3.connect(".edgeml/mlflow.db") as database:
+        row = ("breast-cancer", 1, "image.reference", IMAGE)
+        database.execute("INSERT INTO model_version_tags (name, version, key, value) VALUES (?, ?, ?, ?)", row)
+    kept = {"layers": [{"bytes": 150_000_000}, {"bytes": 400_000}], "proof": {"p99_ms": 1.84}}
+    Path(".edgeml/image").mkdir()
+    Path(".edgeml/image/breast-cancer-1.json").write_text(json.dumps(kept))
+    proposal = promote("train-good", dry_run=True).proposal
+    assert f"image: {IMAGE}\n" in proposal.text
+    assert "| size | 150.4 MB |\n| latency, one row, 99th percentile | 1.84 ms |" in proposal.body
+
+
 def test_the_command_and_its_dry_run_without_a_token(
     here: Story, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
