@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 COMPILE := $(BIN)/uv pip compile pyproject.toml --group build --universal --python-version 3.11 \
 	--generate-hashes --no-header --no-annotate --quiet
 
-APART := $(addprefix tests/,airlock check components conformance pipeline registry report)
+APART := $(addprefix tests/,airlock check components conformance gitops pipeline registry report)
 
 .PHONY: help setup demo test lint format lock bench bench-ingest bench-run bench-demo bench-check bench-airlock clean
 .DEFAULT_GOAL := help

@@ -83,7 +83,7 @@ def code(value: object) -> str:
     return f"`{_plain(value)}`".replace("|", "\\|")
 
 
-def _plain(value: object, most: int = 90) -> str:
+def _plain(value: object, most: int = 200) -> str:
     text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value)).replace("`", "'")
     return (text if len(text) <= most else text[: most - 1] + "…") or " "
 
@@ -192,7 +192,7 @@ def _image(record: Record, current: Record | None, measured: Measured) -> list[s
     size = "not measured" if measured.bytes is None else f"{measured.bytes / 1e6:,.1f} MB"
     latency = "not measured" if measured.milliseconds is None else f"{measured.milliseconds:.2f} ms"
     was = f", in place of {code(current.digest)}" if current and current.digest != record.digest else ""
-    rows = [["image", code(record.image) + was], ["size", size], ["latency, one row", latency]]
+    rows = [["image", code(record.image) + was], ["size", size], ["latency, one row, 99th percentile", latency]]
     return ["### Image", _table(["", ""], rows)]
 
 

@@ -77,6 +77,7 @@ def decide(site: str, ref: str, repository: Repository | None = None, images: Im
     decision.facts["commit"] = commit
     _ask(decision, _on_main(repository, commit, tag))
     _ask(decision, _newer(repository, site, commit, tag, decision.facts))
+    decision.facts["environment"] = _environment(repository, site)
     held = _held(decision, repository, commit)
     if held is not None:
         _ask(decision, _agreed(repository, held, commit, sites.approvals, decision.facts))
@@ -124,6 +125,16 @@ def _held(decision: Decision, repository: Repository, commit: str) -> Held | Non
         return None
     decision.facts |= {"model": record.model, "image": record.image}
     return remote.Held(record, {path: held[path] for path in record.files})
+
+
+def _environment(repository: Repository, site: str) -> str:
+    """What GitHub asks by itself before a job of this environment starts. Nothing hangs on it: many plans have none."""
+    try:
+        rules = repository.ask(repository.rest.repos.get_environment, site).protection_rules or []
+    except EdgemlError:
+        return "GitHub asks nobody besides"
+    has_reviewers = any(rule.type == "required_reviewers" for rule in rules)
+    return "GitHub asks its reviewers besides" if has_reviewers else "GitHub asks nobody besides"
 
 
 def _on_main(repository: Repository, commit: str, tag: tags.Tag) -> Iterator[Refusal]:
@@ -202,8 +213,10 @@ def image(record: Record, registry: Images) -> Iterator[Refusal]:
     if found is None:
         yield refuse(reasons.IMAGE_MISSING, f"the registry has no {record.image}")
         return
-    if not registry.is_signed(record.image):
-        yield refuse(reasons.IMAGE_UNSIGNED, f"no trusted key signed {record.image}")
+    try:
+        registry.verify(record.image)
+    except EdgemlError as error:
+        yield refuse(reasons.IMAGE_UNSIGNED, str(error))
     for name, expected in registries.labels(record).items():
         if found.labels.get(name) != expected:
             said = found.labels.get(name, "missing")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 API_VERSION: Literal["2022-11-28"] = "2022-11-28"  # what GitHub Enterprise Server speaks, too
 DEFAULT_URL = "https://api.github.com"
 SECONDS = 20.0
-ATTEMPTS = 3  # for what only reads, where GitHub fails by itself
+ATTEMPTS, PAUSE = 3, 0.2  # for what only reads, where GitHub fails by itself; seconds, then four times as many
 PAGE, MOST_PAGES = 100, 30
 
 P = ParamSpec("P")
@@ -101,7 +101,7 @@ def connect() -> Repository:
             return RetryOption(False)
         failed = not isinstance(error, RequestFailed) or error.response.status_code >= 500
         reads = failed and error.exc.request.method == "GET"
-        return RetryOption(reads and retries < ATTEMPTS - 1, timedelta(seconds=0.2 * 4**retries))
+        return RetryOption(reads and retries < ATTEMPTS - 1, timedelta(seconds=PAUSE * 4**retries))
 
     client = GitHub(
         TokenAuthStrategy(token),
@@ -112,6 +112,8 @@ def connect() -> Repository:
         auto_retry=again,
         user_agent="edgeml",
     )
+    # Entered until the process ends: else each request would read all authorities and connect anew.
+    client.__enter__()  # type: ignore[no-untyped-call]
     return Repository(client, owner, name)
 
 

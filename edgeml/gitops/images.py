@@ -1,6 +1,6 @@
 """What the gate and a deployment ask of a container registry, and of the signature under an image.
 
-Whose signature counts is a decision of this repository, made by pull request: the public keys in `deployments/trusted/`.
+Whose signature counts is a decision of this repository, made by pull request: the keys in `deployments/trusted/`.
 """
 
 from __future__ import annotations
@@ -28,22 +28,14 @@ class Image(NamedTuple):
     bytes: int
 
 
-class Packaged(NamedTuple):
-    """What `edgeml package` pushed for a model, and what it measured of it; None where it did not."""
-
-    reference: str
-    bytes: int | None
-    milliseconds: float | None
-
-
 class Images(Protocol):
     """Both raise EdgemlError where the registry does not answer."""
 
     def find(self, reference: str) -> Image | None:
         """The image NAME@sha256:…, its digest recomputed from what arrived; None where the registry has none."""
 
-    def is_signed(self, reference: str) -> bool:
-        """Whether a signature by a trusted key lies beside the image, and is of this very digest."""
+    def verify(self, reference: str) -> None:
+        """Raise EdgemlError unless a trusted key signed this very digest, and what lies beside it is what it signed."""
 
 
 class Registry:
@@ -62,12 +54,8 @@ class Registry:
         found = {str(key): str(value) for key, value in (settings.get("Labels") or {}).items()}
         return Image(found, sum(layer.size for layer in layers))
 
-    def is_signed(self, reference: str) -> bool:
-        from edgeml.image import signature, verification
-
-        name, _, digest = reference.partition("@")
-        where = verification.store(name)
-        return any(signature.signed_by(where, digest, signature.trusted(key)) for key in keys())
+    def verify(self, reference: str) -> None:
+        verified(reference)
 
 
 def default() -> Images:
@@ -100,17 +88,6 @@ def verified(reference: str) -> Verified:
             problem = problem or error
     assert problem is not None
     raise problem
-
-
-def packaged(model_sha256: str) -> Packaged | None:
-    """The image of a model that this machine packaged and pushed, None where it did not."""
-    from edgeml.image import packaging
-
-    record = packaging.recorded(model_sha256)
-    if record is None or record["reference"].startswith("oci:"):
-        return None
-    size = sum(layer["bytes"] for layer in record["layers"])
-    return Packaged(record["reference"], size, record["proof"]["p50_ms"])
 
 
 def labels(record: Record) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 BRANCH = "edgeml/promote/{site}"
 BASE = "base.yml"
+IMAGE_TAG = "image.reference"  # where `edgeml package` writes, at the version, what it pushed
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _MODEL = re.compile(r"[^:@/\\]+:[0-9]+")
 
@@ -158,16 +160,14 @@ def _released(reference: str, image: str) -> Candidate:
         },
         "verdict": _verdict(version),
     }
-    packaged = registries.packaged(version.sha256)
-    reference = image or (packaged.reference if packaged else "")
+    reference = image or tags.get(IMAGE_TAG, "")
     if not reference:
         raise EdgemlError(
             f"{version} has no image yet; make one with `edgeml package {version}`, or name it: --image", 1
         )
     values = {"model": {"name": version.name, "version": str(version.version)}, "image": reference, "evidence": proof}
     shown = evidence.of(files, _champion(str(champion.get("model_sha256", ""))), tags)
-    measured = Measured(packaged.bytes, packaged.milliseconds) if packaged else Measured()
-    return Candidate(values, shown, measured, None)
+    return Candidate(values, shown, _measured(version), None)
 
 
 def _version(reference: str) -> Version:
@@ -185,6 +185,16 @@ def _version(reference: str) -> Version:
         name = run.record["run"]
         raise EdgemlError(f"the model of {name} is not registered; register it: edgeml register {name}", 1)
     return known[-1]
+
+
+def _measured(version: Version) -> Measured:
+    """What `edgeml package` kept of its tests of the image; a figure that is not there was not measured."""
+    try:
+        kept = json.loads((project.state() / "image" / f"{version.name}-{version.version}.json").read_text("utf-8"))
+        size = sum(int(layer["bytes"]) for layer in kept["layers"])
+        return Measured(size, float(kept["proof"]["p99_ms"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return Measured()
 
 
 def _champion(sha256: str) -> Any:

@@ -160,8 +160,9 @@ def _text(key: str, value: Any) -> str:
 
 
 def _line(key: str, value: Any, indent: str = "") -> str:
-    shown = yaml.safe_dump({key: value}, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True)
-    return f"{indent}{shown.strip()[1:-1]}\n"
+    in_flow = isinstance(value, dict)
+    shown = yaml.safe_dump({key: value}, default_flow_style=in_flow, sort_keys=False, width=10**6, allow_unicode=True)
+    return f"{indent}{shown.strip()[1:-1] if in_flow else shown.strip()}\n"
 
 
 def _value(node: yaml.Node, shape: Shape) -> Any:

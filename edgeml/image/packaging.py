@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import re
@@ -99,16 +98,6 @@ def package(
     _write(wanted, record)
     models.set_tags(version, {DIGEST_TAG: digest, REFERENCE_TAG: reference if remote else ""})
     return Packaged(str(version), digest, reference, created, pushed, record)
-
-
-def recorded(model_sha256: str) -> dict[str, Any] | None:
-    """What was recorded of a model's image when it was packaged on this machine, the newest record."""
-    found = []
-    for path in glob.glob(os.path.join(parts.folder(), "*.json")):
-        record = _read_file(path)
-        if record.get("model_sha256") == model_sha256 and "reference" in record:
-            found.append((os.path.getmtime(path), record))
-    return max(found, key=lambda each: each[0])[1] if found else None
 
 
 def _build(
@@ -212,13 +201,9 @@ def _file(wanted: Recipe) -> str:
 
 
 def _read(wanted: Recipe) -> dict[str, Any]:
-    return _read_file(_file(wanted))
-
-
-def _read_file(path: str) -> dict[str, Any]:
     """The record of an earlier time; one that cannot be read is as good as none."""
     try:
-        with open(path, encoding="utf-8") as stream:
+        with open(_file(wanted), encoding="utf-8") as stream:
             found = json.load(stream)
         return found if isinstance(found, dict) else {}
     except (OSError, ValueError):

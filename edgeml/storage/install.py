@@ -31,15 +31,23 @@ def azurite(state: Path) -> list[str]:
     main = folder / "node_modules/azurite/dist/src/blob/main.js"
     lock = RECIPES / "package-lock.json"
     if not _complete(folder, lock):
-        _, npm = _toolchain(state)
         _say("installing the embedded storage (Azurite, once)")
-        _make(folder, lock, lambda new: _npm_ci(new, npm, state))
+        _make(folder, lock, lambda new: npm_ci(new, RECIPES, state))
     return [str(_node(state)), str(main)]
 
 
-def _npm_ci(new: Path, npm: list[str], state: Path) -> None:
+def kept(folder: Path, lock: Path, fill: Callable[[Path], None]) -> Path:
+    """A folder that `fill` makes of what a lock names; made anew where it is incomplete or of another lock."""
+    if not _complete(folder, lock):
+        _make(folder, lock, fill)
+    return folder
+
+
+def npm_ci(new: Path, recipe: Path, state: Path) -> None:
+    """Install the packages that a recipe's lock names into a folder."""
+    _, npm = _toolchain(state)
     for name in ("package.json", "package-lock.json"):
-        shutil.copy(RECIPES / name, new / name)
+        shutil.copy(recipe / name, new / name)
     settings = state.parent / ".npmrc"
     if settings.is_file():
         shutil.copy(settings, new / ".npmrc")

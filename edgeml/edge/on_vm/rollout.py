@@ -62,9 +62,9 @@ table ip {table} {{
 def deploy(root: str, question: dict[str, Any]) -> dict[str, Any]:
     """Make an image serve at a site, or leave what serves as it is and say why.
 
-    `image` is NAME@sha256:DIGEST; `signatures` are payloads and signatures in cosign's form, `labels` what it must bear,
-    `golden` a request and its answer, `port` where the site is called, `login` the entry of the registry in docker's
-    configuration. The limits are those of the record.
+    `image` is NAME@sha256:DIGEST; `signatures` are payloads and signatures in cosign's form, `labels` what it must
+    bear, `golden` a request and its answer, `port` where the site is called, `login` the entry of the registry in
+    docker's configuration. The limits are those of the record.
     """
     site, image = _named(question)
     with _site(root, site) as folder:
