@@ -31,6 +31,7 @@ VERBS = {
     "register": "register the model that a run released",
     "models": "list registered models and name the champion",
     "report": "write a run's report: one HTML page and its plots",
+    "compute": "look at the machines that pipelines run on",
     "demo": "the whole loop on this machine, from private rows to a registered model",
 }
 
