@@ -112,6 +112,18 @@ def submit(target: str, pipeline: str, job: str, inputs: Mapping[str, str], say:
         return Submitted(job, answer["state"], answer["attached"])
 
 
+def job_name(pipeline: str, inputs: Mapping[str, str]) -> str:
+    """A name for a job by what it is: the committed files, the pipeline and the content of its inputs."""
+    import hashlib
+
+    from edgeml.edge import tree
+
+    code, _ = tree.committed(project.root_folder())
+    given = {name: tree.of_path(value).identity if os.path.exists(value) else value for name, value in inputs.items()}
+    digest = hashlib.sha256(json.dumps([code.identity, pipeline, given], sort_keys=True).encode()).hexdigest()
+    return f"{os.path.splitext(os.path.basename(pipeline))[0]}-{digest[:16]}"
+
+
 def wait(target: str, job: str, say: Say, seconds: float = float("inf"), trusted: list[str] | None = None) -> Finished:
     """`follow` a job to its end, and `fetch` what a completed one released."""
     finished = follow(target, job, say, seconds)

@@ -25,9 +25,8 @@ def running_vm() -> Iterator[Vm]:
 def committed(storage_install: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """This checkout as a fork's repository of one commit, with the pipelines of these tests."""
     folder = tmp_path_factory.mktemp("edge") / "project"
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
-    ).stdout  # fmt: skip
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(listing, cwd=ROOT, capture_output=True, check=True).stdout
     for name in filter(None, listed.decode().split("\0")):
         if (ROOT / name).is_file() and not name.startswith(("tests/", "docs/")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
