@@ -46,6 +46,10 @@ def loop(say: Callable[[str], None], target: str = "") -> Demo:
     os.chdir(project.root())
     if not os.path.isfile(PIPELINE):
         raise EdgemlError(f"there is no {PIPELINE} here; call `edgeml demo` inside the repository")
+    if target:
+        from edgeml.edge import executor
+
+        executor.target_of(target)
     seconds: dict[str, float] = {}
     champion = _champion()
     graph = resolve(PIPELINE, champion)

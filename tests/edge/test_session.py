@@ -105,7 +105,7 @@ def test_a_vm_that_is_off(vm: Vm, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_targets_that_are_none(vm: Vm) -> None:
-    with pytest.raises(EdgemlError, match="'cloud' is no compute target of kind edge in edgeml.toml; there are: edge"):
+    with pytest.raises(EdgemlError, match=r"is no compute target of kind edge in edgeml\.toml; there are: edge"):
         executor.target_of("cloud")
 
 
