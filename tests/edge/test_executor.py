@@ -123,6 +123,21 @@ def test_of_a_step_that_fails_neither_words_nor_numbers_are_told(vm: Vm) -> None
     assert executor.submit("edge", FAILS, "fails", {}, Heard()).attached is False, "submitted again it runs again"
 
 
+def test_what_the_engine_refuses_before_any_step_is_told(vm: Vm, go: str) -> None:
+    vm.run(go)
+    submit(TWO, "refused")
+    assert wait("refused")[0].state == "completed"
+    vm.run("rm ~/edgeml/jobs/refused/result.json; chmod 500 ~/edgeml/jobs/refused/run")
+    try:
+        submit(TWO, "refused")
+        finished, _ = wait("refused")
+    finally:
+        vm.run("chmod 700 ~/edgeml/jobs/refused/run")
+    assert finished.state == "failed"
+    (why,) = finished.failures.values()
+    assert why.startswith("no permission to write or read at /home/edgeml/edgeml/jobs/refused/run")
+
+
 def test_a_job_that_is_not_there(vm: Vm) -> None:
     with pytest.raises(EdgemlError, match="there is no job nowhere on edge; submit it first"):
         wait("nowhere")
@@ -266,3 +281,9 @@ def test_on_the_vm_itself_there_is_no_connection(
     assert finished.state == "completed"
     assert heard.states("second") == ["running", "completed"]
     assert json.loads((tmp_path / "work/jobs/here/job.json").read_text())["python"] == sys.executable
+
+    (tmp_path / "edgeml").mkdir()
+    (tmp_path / "edgeml/edgeml.toml").touch()
+    monkeypatch.setenv("EDGEML_COMPUTE", json.dumps({"edge": {"kind": "edge"}}))
+    with pytest.raises(EdgemlError, match="its folder for jobs is a project of its own; name another one"):
+        submit(TWO, "here")
