@@ -71,14 +71,15 @@ def examine(
             hello = session.told(host, {"verb": "hello", "folder": edge.folder, "environment": "0" * 32})[-1]
     except EdgemlError as error:
         return [_of_error("ssh", error)]
-    if data is None:
-        data = int((facts.get("storage") or {}).get("bytes", 0))
+    listed = facts.get("storage")
+    if data is None and listed and not listed["problem"]:
+        data = int(listed["bytes"])
     return [
         *found,
         *_machine(facts),
         _clock(float(facts["time"]), before, after),
         *storage,
-        *_storage(facts.get("storage")),
+        *_storage(listed),
         *_size(facts, data, cards),
         _network(facts["reached"], forbidden),
         _gate(str(hello["gate"]), target),
@@ -226,9 +227,10 @@ def _storage(found: dict[str, Any] | None) -> list[Finding]:
     return [Finding("storage", False, f"asked from the VM, {cause}", fix)]
 
 
-def _size(facts: dict[str, Any], data: int, cards: int) -> list[Finding]:
-    need = sizing.need(data, cards=cards)
-    wanted = f"{data / sizing.GIB:.2f} GiB of rows want {need.memory / sizing.GIB:.1f} GiB of memory"
+def _size(facts: dict[str, Any], data: int | None, cards: int) -> list[Finding]:
+    need = sizing.need(data or 0, cards=cards)
+    rows = "rows that were not measured (say --data-gib)" if data is None else f"{data / sizing.GIB:.2f} GiB of rows"
+    wanted = f"{rows} want {need.memory / sizing.GIB:.1f} GiB of memory"
     larger = f"use {need.size.name} or larger" if need.size else "no size of one machine has that; train on a sample"
     memory = facts["memory"] / sizing.GIB
     # A size's memory is what is sold; some of it the system never sees.

@@ -120,9 +120,11 @@ def job_name(pipeline: str, inputs: Mapping[str, str]) -> str:
 
     from edgeml.edge import tree
 
-    code, _ = tree.committed(project.root_folder())
+    root = project.root_folder()
+    code, _ = tree.committed(root)
+    relative = os.path.relpath(os.path.abspath(pipeline), root)
     given = {name: tree.of_path(value).identity if os.path.exists(value) else value for name, value in inputs.items()}
-    digest = hashlib.sha256(json.dumps([code.identity, pipeline, given], sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([code.identity, relative, given], sort_keys=True).encode()).hexdigest()
     return f"{os.path.splitext(os.path.basename(pipeline))[0]}-{digest[:16]}"
 
 

@@ -88,7 +88,9 @@ def test_a_storage_that_the_vm_cannot_use(vm: Vm, rows: RunningStorage, monkeypa
         with monkeypatch.context() as patched:
             for name, value in changes.items():
                 patched.setenv(f"EDGEML_STORAGE_{name}", value)
-            return by_name(check.examine("edge", data=1, forbidden=[]))["storage"]
+            found = by_name(check.examine("edge", forbidden=[]))
+            assert "rows that were not measured" in found["memory"].cause
+            return found["storage"]
 
     assert storage(CA_BUNDLE="").cause == "asked from the VM, its certificate is not trusted"
     assert storage(ACCOUNT_URL="https://127.0.0.1:9/edgeml").cause == "asked from the VM, it does not answer"
