@@ -18,7 +18,7 @@ try:
         for piece in blob_client.chunks(blob, size=found.size, etag=found.etag, connections=1):
             target.write(piece)
             left = datetime.fromisoformat(expires.pop()).timestamp() - time.time() if expires else 0
-            if 0 < left < 60:
+            if 0 < left < 100:
                 time.sleep(left + 1.5)
 except blob_client.StorageError as error:
     print(f"stream: {error}", file=sys.stderr)
