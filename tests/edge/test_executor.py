@@ -80,6 +80,24 @@ def test_a_vm_that_reboots_in_the_middle_goes_on_from_its_finished_steps(vm: Vm,
     assert heard.states("second") == ["running", "running", "completed"]
 
 
+def test_a_lost_connection_does_not_touch_the_job(vm: Vm, go: str) -> None:
+    submit(TWO, "lost")
+    until(vm, "lost", SECOND)
+    heard = Heard()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(executor.wait, "edge", "lost", heard, SECONDS)
+        while "running" not in heard.states("second"):
+            time.sleep(0.05)
+        vm.run("pkill -KILL -f '^sshd: edgeml'", root=True)
+        while "the connection was lost; the job goes on without it, trying again" not in heard:
+            time.sleep(0.05)
+        vm.run(go)
+        finished = waiting.result(SECONDS)
+    assert finished.state == "completed"
+    assert heard.states("first") == ["running", "completed"], "nothing was started again"
+    assert heard.states("second") == ["running", "completed"]
+
+
 def test_two_submits_of_the_same_job_are_one_run(vm: Vm, go: str) -> None:
     with ThreadPoolExecutor(2) as pool:
         both = list(pool.map(lambda _: submit(TWO, "twice"), range(2)))
