@@ -7,7 +7,7 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --group build --universal --pyth
 
 APART := $(addprefix tests/,airlock check components conformance gitops pipeline registry report)
 
-.PHONY: help setup demo test lint format lock bench bench-ingest bench-run bench-demo bench-check bench-airlock clean
+.PHONY: help setup demo demo-edge test lint format lock bench bench-ingest bench-run bench-demo bench-check bench-airlock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -17,6 +17,9 @@ setup: $(VENV)/.runtime ## create .venv with the locked packages
 
 demo: $(VENV)/.runtime ## the whole loop on this machine: private rows in, registered model out
 	@$(BIN)/edgeml demo
+
+demo-edge: $(VENV)/.dev ## the same on an edge VM, a real SSH server in namespaces of its own (as root)
+	@$(BIN)/python -m tests.edge.vm -- $(BIN)/edgeml demo --target edge
 
 test: $(VENV)/.dev ## all tests; installs Node, Chromium and the rest where they are missing
 	@# What needs neither servers nor a machine to itself runs on all processors, the rest by itself.

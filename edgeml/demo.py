@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeml import project
 from edgeml.errors import EdgemlError
+
+if TYPE_CHECKING:
+    from edgeml.pipeline import Graph
 
 PIPELINE = "pipelines/train.yml"
 PREFIX = "patients/"
@@ -29,42 +33,76 @@ class Demo(NamedTuple):
     report: str
 
 
-def loop(say: Callable[[str], None]) -> Demo:
+def loop(say: Callable[[str], None], target: str = "") -> Demo:
     """Storage, sample rows, training, registration and report, each only as far as something changed.
 
-    `say` hears one line a stage. Raises EdgemlError, exit code 1, where a step failed.
+    `say` hears one line a stage. The pipeline runs here, or on the edge VM that is the `target`. Raises EdgemlError,
+    exit code 1, where a step failed.
     """
     from edgeml import registry, storage
+    from edgeml.engine import runs
     from edgeml.pipeline import resolve
 
     os.chdir(project.root())
     if not os.path.isfile(PIPELINE):
         raise EdgemlError(f"there is no {PIPELINE} here; call `edgeml demo` inside the repository")
+    if target:
+        from edgeml.edge import executor
+
+        executor.target_of(target)
     seconds: dict[str, float] = {}
-    graph = resolve(PIPELINE, _champion())
+    champion = _champion()
+    graph = resolve(PIPELINE, champion)
     with _tracking_store(graph.experiment), _timed(seconds, "storage"), storage.session() as environment:
         say("private storage is up at " + environment["EDGEML_STORAGE_ACCOUNT_URL"])
         with _timed(seconds, "data"):
             say(_push_sample(environment))
         with _timed(seconds, "run"):
-            from edgeml.commands.run import explain_failures, run
-            from edgeml.engine.sandbox import bwrap
-
-            say(f"running {PIPELINE}")
-            reason = bwrap.missing()  # the rows are public samples: the demo goes on without
-            result = run(graph, unprotected=reason)
-        if result.status != "completed":
-            explain_failures(result)
-            raise EdgemlError("the pipeline failed, see above; mend the step and run `make demo` again", 1)
+            path = _there(target, champion, say) if target else _here(graph, say)
     seconds["storage"] -= seconds["data"] + seconds["run"]
     with _timed(seconds, "register"):
-        version, created = registry.register(result.path)
+        version, created = registry.register(path)
     with _timed(seconds, "report"):
         from edgeml import report
 
-        page = report.write(result.path)
-    release = os.path.join(result.path, "outputs", "release")
-    return Demo(seconds, result.record, result.path, str(version), created, _metrics(release), str(page))
+        page = report.write(path)
+    release = os.path.join(path, "outputs", "release")
+    return Demo(seconds, runs.find("", path).record, path, str(version), created, _metrics(release), str(page))
+
+
+def _here(graph: Graph, say: Callable[[str], None]) -> str:
+    """Run the pipeline on this machine; returns the run's folder."""
+    from edgeml.commands.run import explain_failures, run
+    from edgeml.engine.sandbox import bwrap
+
+    say(f"running {PIPELINE}")
+    result = run(graph, unprotected=bwrap.missing())  # the rows are public samples: the demo goes on without
+    if result.status != "completed":
+        explain_failures(result)
+        raise EdgemlError("the pipeline failed, see above; mend the step and run `make demo` again", 1)
+    return result.path
+
+
+def _there(target: str, inputs: dict[str, str], say: Callable[[str], None]) -> str:
+    """Run the pipeline on an edge VM and report it to the tracking store; returns the fetched run's folder."""
+    from edgeml import settings
+    from edgeml.edge import executor
+    from edgeml.edge.report import report
+
+    job = executor.job_name(PIPELINE, inputs)
+    submitted = executor.submit(target, PIPELINE, job, inputs, say)
+    say(f"{PIPELINE} runs on {target} as {job}" + (", as before" if submitted.attached else ""))
+    finished = executor.follow(target, job, say)
+    if finished.state != "completed":
+        for step, why in finished.failures.items():
+            say(f"edgeml: {step + ': ' if step else ''}{why}")
+        raise EdgemlError(f"job {job} is {finished.state} on {target}; mend what is named above and run it again", 1)
+    # A fork writes the key of its gate into the settings; here it is taken as the pinned connection tells it.
+    keys = [*settings.load().airlock.public_keys, executor.gate_key(target)]
+    os.environ["EDGEML_AIRLOCK_PUBLIC_KEYS"] = json.dumps(keys)
+    path = executor.fetch(target, job)
+    report(path, settings.tracking_uri(settings.load()))
+    return path
 
 
 def _push_sample(environment: dict[str, str]) -> str:
@@ -94,8 +132,6 @@ def _champion() -> dict[str, str]:
 
 
 def _metrics(release: str) -> dict[str, dict[str, float]]:
-    import json
-
     with open(os.path.join(release, "metrics.json"), encoding="utf-8") as stream:
         metrics: dict[str, dict[str, float]] = json.load(stream)["metrics"]
     return metrics

@@ -16,17 +16,18 @@ HELP = (
     "The whole loop on this machine: private rows lie in a container, one pipeline trains on them, the model that may\n"
     "leave is judged, registered and shown. What did not change since the last time is not done again."
 )
-EXAMPLES = ["edgeml demo", "edgeml demo --json | jq .seconds"]
+EXAMPLES = ["edgeml demo", "edgeml demo --json | jq .seconds", "edgeml demo --target edge"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--target", default="", metavar="NAME", help="run the pipeline on this edge VM of edgeml.toml")
     parser.add_argument("--json", action="store_true", help="print metrics, model, report and seconds by stage as JSON")
 
 
 def execute(args: argparse.Namespace) -> int:
     from edgeml import demo
 
-    done = demo.loop(lambda line: print(line, file=sys.stderr))
+    done = demo.loop(lambda line: print(line, file=sys.stderr), args.target)
     print(json.dumps(done._asdict(), indent=2) if args.json else summary(done))
     return 0
 

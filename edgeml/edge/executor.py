@@ -37,6 +37,7 @@ _WATCH = 3600.0  # seconds of one question; then it is asked again
 _STARTS = 5  # of a job that ends each time before one more step is done
 _LARGEST = 1 << 30  # bytes of a release
 _BATCH = 5000  # names of one question
+_REFUSAL = 1000  # characters of what the engine says before it begins
 _AGAIN = "submit the same job again, it goes on from its finished steps"
 _CAUSES = {
     "storage-credential": "the storage account refuses the credential, or it expired while the rows were read; give a "
@@ -60,6 +61,7 @@ _REFUSALS = {
     "not-completed": "the job is not completed, so nothing is released; wait for it",
     "record": "the run's record on the VM is none; submit the job again",
     "venv": "the VM's Python makes no virtual environment; install python3-venv there",
+    "folder": "its folder for jobs is a project of its own; name another one in the target's `folder`",
     "pip": "the VM's packages could not be installed there",
 }
 
@@ -110,6 +112,20 @@ def submit(target: str, pipeline: str, job: str, inputs: Mapping[str, str], say:
         job_is |= {"python": python, "environment": environment, "storage": _asks_storage(graph)}
         answer = _start(host, edge, job, job_is, again=True)
         return Submitted(job, answer["state"], answer["attached"])
+
+
+def job_name(pipeline: str, inputs: Mapping[str, str]) -> str:
+    """A name for a job by what it is: the committed files, the pipeline and the content of its inputs."""
+    import hashlib
+
+    from edgeml.edge import tree
+
+    root = project.root_folder()
+    code, _ = tree.committed(root)
+    relative = os.path.relpath(os.path.abspath(pipeline), root)
+    given = {name: tree.of_path(value).identity if os.path.exists(value) else value for name, value in inputs.items()}
+    digest = hashlib.sha256(json.dumps([code.identity, relative, given], sort_keys=True).encode()).hexdigest()
+    return f"{os.path.splitext(os.path.basename(pipeline))[0]}-{digest[:16]}"
 
 
 def wait(target: str, job: str, say: Say, seconds: float = float("inf"), trusted: list[str] | None = None) -> Finished:
@@ -260,6 +276,7 @@ def _prepared(host: Host, edge: Edge, root: str, say: Say) -> tuple[str, str]:
     from edgeml.edge import wheels
 
     if isinstance(host, session.Here):
+        _hello(host, edge, "this machine", "0" * 32)
         return sys.executable, ""
     with open(os.path.join(root, wheels.LOCK), encoding="utf-8") as stream:
         lock = stream.read()
@@ -365,7 +382,8 @@ def _finished(host: Host, edge: Edge, target: str, job: str) -> Finished:
     result = answer["result"]
     failures = {step: _CAUSES.get(cause, _CAUSES["failed"]) for step, cause in dict(result.get("causes") or {}).items()}
     if not failures and state == FAILED:
-        failures[""] = str(result.get("refusal") or f"the engine failed; its log lies on {target}, in the job's folder")
+        refusal = "".join(letter for letter in str(result.get("refusal") or "")[:_REFUSAL] if letter.isprintable())
+        failures[""] = refusal or f"the engine failed; its log lies on {target}, in the job's folder"
     return Finished(job, state, failures)
 
 

@@ -212,7 +212,7 @@ class Remote:
         except asyncssh.HostKeyNotVerifiable:
             raise EdgemlError(
                 f"the host key of {self.name} ({self.shown}) is not {self._setting}: the VM was "
-                " made anew, or somebody is in between; read the key at the VM's own console and only then change it",
+                "made anew, or somebody is in between; read the key at the VM's own console and only then change it",
                 1,
             ) from None
         except asyncssh.KeyExchangeFailed:

@@ -1,9 +1,9 @@
 """How large a VM the rows need, and which of Azure Stack Hub's sizes is the smallest that holds them.
 
-The rule is an assumption of this project, on the safe side of what `benchmarks/` saw on one table, not a promise:
-training holds the rows as 64-bit floats several times (the table, its parts, what the estimator makes of them), the
-system and the interpreter want two GiB more, and the disk holds the rows as Parquet for ingestion, for the parts and
-once more in the cache, beside the system and the packages.
+The rule is an assumption of this project that nobody has measured yet: training holds the rows as 64-bit floats
+several times (the table, its parts, what the estimator makes of them), the system and the interpreter want two GiB
+more, and the disk holds the rows as Parquet for ingestion, for the parts and once more in the cache, beside the system
+and the packages.
 """
 
 from __future__ import annotations

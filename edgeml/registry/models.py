@@ -132,12 +132,12 @@ def _checked(released: Release) -> str:
 
 
 def _tags(run: Run, released: Release, override: str | None) -> dict[str, str]:
-    """Lineage and verdicts as flat tags. Raises EdgemlError where the verdict is no and nobody overrides it."""
-    lineage, promotion = released.document("lineage.json"), released.document("promotion.json")
-    signature, metrics = released.document("signature.json"), released.document("metrics.json")
-    reasons = [str(reason) for reason in promotion.get("reasons") or []]
-    promote = promotion.get("promote") is True
-    if not promote and override is None:
+    """The lineage. Raises EdgemlError where the verdict is no and nobody overrides it."""
+    promotion = released.document("promotion.json")
+    if promotion.get("promote") is True:
+        return lineage(run, released)
+    if override is None:
+        reasons = [str(reason) for reason in promotion.get("reasons") or []]
         raise EdgemlError(
             "the verdict is not to promote this model:\n"
             + "\n".join(f"  - {reason}" for reason in reasons or ["no reason was given"])
@@ -145,6 +145,14 @@ def _tags(run: Run, released: Release, override: str | None) -> dict[str, str]:
             f"edgeml register {run.record['run']} --override 'REASON' (recorded with your name)",
             1,
         )
+    return lineage(run, released) | {"override.reason": override.strip(), "override.user": _user()}
+
+
+def lineage(run: Run, released: Release) -> dict[str, str]:
+    """Where a released model comes from, how good it is and what was decided, as flat tags."""
+    source, promotion = released.document("lineage.json"), released.document("promotion.json")
+    signature, metrics = released.document("signature.json"), released.document("metrics.json")
+    reasons = [str(reason) for reason in promotion.get("reasons") or []]
     git = run.record.get("git") or {}
     tags = {
         "run": run.record["run"],
@@ -153,15 +161,15 @@ def _tags(run: Run, released: Release, override: str | None) -> dict[str, str]:
         "git.commit": git.get("commit"),
         "git.dirty": git.get("dirty"),
         "sandbox": _sandbox(run.record),
-        "data.fingerprint": _inner(lineage, "data", "fingerprint"),
-        "data.rows": _inner(lineage, "data", "rows"),
-        "contract.name": _inner(lineage, "contract", "name"),
-        "contract.version": _inner(lineage, "contract", "version"),
-        "contract.sha256": _inner(lineage, "contract", "sha256"),
+        "data.fingerprint": _inner(source, "data", "fingerprint"),
+        "data.rows": _inner(source, "data", "rows"),
+        "contract.name": _inner(source, "contract", "name"),
+        "contract.version": _inner(source, "contract", "version"),
+        "contract.sha256": _inner(source, "contract", "sha256"),
         "model.sha256": released.sha256,
         "model.task": signature.get("task"),
         "model.algorithm": signature.get("algorithm"),
-        "promotion.promote": promote,
+        "promotion.promote": promotion.get("promote") is True,
         "promotion.reasons": "; ".join(reasons),
         "egress.sha256": hashlib.sha256(released.files[release.VERDICT]).hexdigest(),
         "egress.rules_version": released.document(release.VERDICT).get("rules_version"),
@@ -169,8 +177,6 @@ def _tags(run: Run, released: Release, override: str | None) -> dict[str, str]:
     for metric, estimate in (metrics.get("metrics") or {}).items():
         for bound, suffix in (("value", ""), ("low", ".low"), ("high", ".high")):
             tags[f"metric.{metric}{suffix}"] = _inner(estimate, bound)
-    if not promote and override is not None:
-        tags |= {"override.reason": override.strip(), "override.user": _user()}
     return {key: _text(value) for key, value in tags.items()}
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,9 +29,8 @@ def running_vm() -> Iterator[Vm]:
 def committed(storage_install: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """This checkout as a fork's repository of one commit, with the pipelines of these tests."""
     folder = tmp_path_factory.mktemp("edge") / "project"
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
-    ).stdout  # fmt: skip
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(listing, cwd=ROOT, capture_output=True, check=True).stdout
     for name in filter(None, listed.decode().split("\0")):
         if (ROOT / name).is_file() and not name.startswith(("tests/", "docs/")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -63,3 +66,28 @@ def commit(folder: Path) -> None:
     who = {"GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@t", "GIT_COMMITTER_NAME": "t", "GIT_COMMITTER_EMAIL": "t@t"}
     for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "All of it"]):
         subprocess.run(["git", *words], cwd=folder, check=True, env={**os.environ, **who})
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What `edgeml demo --target edge --json` said, and what it wrote to the terminal."""
+
+    said: dict[str, Any]
+    shown: str
+
+    @property
+    def run(self) -> Path:
+        return Path(self.said["run"])
+
+
+def demo(project: Path, vm: Vm) -> Demo:
+    line = [sys.executable, "-m", "edgeml", "demo", "--target", "edge", "--json"]
+    done = subprocess.run(line, cwd=project, env={**os.environ, **vm.environment}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return Demo(json.loads(done.stdout), done.stderr)
+
+
+@pytest.fixture(scope="session")
+def first_demo(committed: Path, running_vm: Vm) -> Demo:
+    """The whole demo through the SSH server of the VM, once."""
+    return demo(committed, running_vm)

@@ -1,9 +1,9 @@
 """The edge VM of the tests: a real OpenSSH server with a host name, processes, users, files and keys of its own.
 
-Its root is this machine's /usr, read-only, with everything that makes a machine another one (/etc, /home, /var, /run,
-/tmp, /dev, /proc) its own: as a root from mmdebstrap would be, whose /usr would hold the same packages, in 0.3 s instead
-of 30. The processes see nothing else of this machine; the network alone is shared, because a kernel without bridges
-has no other loopback to put a server on. Killing the namespace's first process is the power switch.
+Its root is this machine's /usr, read-only, with all that makes a machine another one (/etc, /home, /var, /run, /tmp,
+/dev, /proc) its own: as a root from mmdebstrap would be, whose /usr would hold the same packages, in half a second
+instead of 30. The processes see nothing else of this machine; the network alone is shared. Killing the namespace's
+first process is the power switch.
 
     python -m tests.edge.vm -- edgeml demo --target edge        # a command with such a VM as the target `edge`
 """

@@ -178,15 +178,12 @@ def _listen(folder: str, engine: subprocess.Popen[bytes]) -> str:
 def _reasons(folder: str, began: float, last: str) -> dict[str, Any]:
     """Why a run failed: a cause for each step, one for the engine itself, or what it refused to begin with."""
     record = _record(folder)
-    if record and os.path.getmtime(os.path.join(folder, "run", "run.json")) >= began:
-        causes = said.causes_of(folder, record)
-    else:
-        causes = {}
+    begun = record is not None and os.path.getmtime(os.path.join(folder, "run", "run.json")) >= began
+    causes = said.causes_of(folder, record) if record and begun else {}
     if not causes and said.cause_in(last):
         causes = {"": said.cause_in(last)}
     # Where no step has begun, what the engine says is of the repository and of this machine.
-    begun = os.path.isdir(os.path.join(folder, "run", "jobs"))
-    refusal = last[len("edgeml: ") :][:1000] if not causes and not begun and last.startswith("edgeml: ") else ""
+    refusal = last[len("edgeml: ") :] if not causes and not begun and last.startswith("edgeml: ") else ""
     return {"causes": causes, "refusal": refusal}
 
 

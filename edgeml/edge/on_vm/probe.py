@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import os
 import platform
+import re
 import shutil
 import socket
 import subprocess
@@ -13,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 _PATIENCE = 3.0  # seconds for one connection
+_PAGES, _PAGE = 1000, 32 << 20  # of a listing, and bytes of one
 _SSHD = ("/usr/sbin/sshd", "/usr/local/sbin/sshd")
 
 
@@ -38,7 +41,7 @@ def facts(root: str, question: dict[str, Any]) -> dict[str, Any]:
         "free": shutil.disk_usage(root).free,
         "gpus": _gpus(),
         "sshd": _sshd(),
-        "storage": _storage(question["storage"]) if question["storage"] else "",
+        "storage": _storage(question["storage"]) if question["storage"] else None,
         "reached": [address for address, open_ in zip(question["forbidden"], reached) if open_],  # noqa: B905 - 3.8
         "lingers": _lingers(),
         "time": time.time(),  # last: what took long before it is no clock skew
@@ -82,28 +85,43 @@ def _lingers() -> str:
     return "ended" if "true" in kills and told != "yes" else "yes"
 
 
-def _storage(asked: dict[str, str]) -> str:
-    """Empty where the storage answers under its certificate, else why not. Any answer will do, a refusal too."""
+def _storage(asked: dict[str, str]) -> dict[str, Any]:
+    """Whether the storage answers under its certificate and lists the container, and the bytes that lie in it."""
     import http.client
     import ssl
-    from urllib.parse import urlsplit
+    from urllib.parse import quote, urlsplit
 
     url = urlsplit(asked["url"])
+    found: dict[str, Any] = {"problem": "", "bytes": 0}
     try:
         trust = ssl.create_default_context(cadata=asked["authority"] or None)
         connection = http.client.HTTPSConnection(url.hostname or "", url.port or 443, timeout=10, context=trust)
-        connection.request("GET", (url.path or "/") + "?comp=list")
-        connection.getresponse().read(1024)
+        marker = ""
+        for _ in range(_PAGES):
+            query = f"restype=container&comp=list&marker={quote(marker)}&{asked['token']}"
+            connection.request(
+                "GET", f"{url.path.rstrip('/')}/{asked['container']}?{query}", headers={"x-ms-version": "2019-07-07"}
+            )
+            answer = connection.getresponse()
+            content = answer.read(_PAGE).decode("utf-8", "replace")
+            if answer.status != 200:
+                known = {401: "credential", 403: "credential", 404: "container"}
+                return {**found, "problem": known.get(answer.status, f"status {answer.status}")}
+            found["bytes"] += sum(map(int, re.findall(r"<Content-Length>([0-9]+)</Content-Length>", content)))
+            following = re.search(r"<NextMarker>([^<]+)</NextMarker>", content)
+            if not following:
+                break
+            marker = html.unescape(following[1])
         connection.close()
     except ssl.SSLCertVerificationError:
-        return "certificate"
+        found["problem"] = "certificate"
     except ssl.SSLError:
-        return "tls"
+        found["problem"] = "tls"
     except socket.gaierror:
-        return "name"
+        found["problem"] = "name"
     except (OSError, http.client.HTTPException):
-        return "unreachable"
-    return ""
+        found["problem"] = "unreachable"
+    return found
 
 
 def _reaches(address: str) -> bool:

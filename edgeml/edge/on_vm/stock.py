@@ -17,6 +17,8 @@ from edgeml.edge.on_vm.rim import Refused, hexadecimal, locked, text, write
 
 def hello(root: str, question: dict[str, Any]) -> dict[str, Any]:
     """What must be known before anything is sent."""
+    if os.path.isfile(os.path.join(root, "edgeml.toml")):
+        raise Refused("folder", root)
     os.makedirs(root, mode=0o700, exist_ok=True)
     key = os.path.join(root, "state", "airlock", "key.pub")
     return {
