@@ -32,7 +32,7 @@ VERBS = {
     "models": "list registered models and name the champion",
     "package": "build, test and publish the container image of a registered model",
     "report": "write a run's report: one HTML page and its plots",
-    "demo": "the whole loop on this machine, from private rows to a registered model",
+    "demo": "the whole loop on this machine, from private rows to a model that answers",
 }
 
 EXIT_INTERRUPTED = 130

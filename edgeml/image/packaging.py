@@ -106,12 +106,8 @@ def _build(
     """Build, test and describe an image; returns its record."""
     began = time.time()
     maker = builders.chosen(chosen)
-    answers = golden.record(
-        wanted.model,
-        wanted.documents["signature.json"],
-        str((wanted.documents["lineage.json"].get("contract") or {}).get("sha256")),
-        wanted.sha256,
-    )
+    papers = wanted.documents
+    answers = golden.record(wanted.model, papers["signature.json"], papers["lineage.json"], wanted.sha256)
     say(f"building the image of {wanted} ({chosen})")
     with tempfile.TemporaryDirectory(dir=parts.folder(), prefix="context-") as folder:
         digest = maker.build(recipe.context(wanted, folder, say), base, wanted, images)
