@@ -85,7 +85,9 @@ def loop(say: Callable[[str], None]) -> Demo:
 
         page = report.write(result.path)
     release = os.path.join(result.path, "outputs", "release")
-    return Demo(seconds, result.record, result.path, str(version), created, _metrics(release), str(page), reference, score)
+    return Demo(
+        seconds, result.record, result.path, str(version), created, _metrics(release), str(page), reference, score
+    )
 
 
 def _push_sample(environment: dict[str, str]) -> str:
@@ -137,9 +139,7 @@ def _score(version: Version, reference: str) -> Score:
         port = free.getsockname()[1]
     run = runtime.image(packaging.layout(), reference.rpartition("@")[2]) if reference else None
     with runtime.serving(run, folder, version.name, port) as served_by, open(request, "rb") as body:
-        asked = Request(  # noqa: S310 - a loopback address
-            f"http://127.0.0.1:{port}/score", body.read(), {"Content-Type": "application/json"}
-        )
+        asked = Request(f"http://127.0.0.1:{port}/score", body.read(), {"Content-Type": "application/json"})
         with urlopen(asked, timeout=30) as answer:  # noqa: S310
             return Score(served_by, request, folder, json.load(answer))
 

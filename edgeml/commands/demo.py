@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 HELP = (
     "The whole loop on this machine: private rows lie in a container, one pipeline trains on them, the model that may\n"
-    "leave is judged, registered, packaged, served and shown. What did not change since the last time is not done again."
+    "leave is judged, registered, packaged, served and shown. What did not change since then is not done again."
 )
 EXAMPLES = ["edgeml demo", "edgeml demo --json | jq .seconds"]
 
@@ -55,7 +55,8 @@ def summary(done: Demo) -> str:
             "next    open the report, then edit components/train_model/train_model.py and run `make demo` again:",
             "        only what changed runs. docs/your-own-data.md: your rows and your model in three edits.",
             "        Or serve the model and ask it yourself:",
-            f"        EDGEML_SERVE_MODEL={os.path.relpath(done.score.model)} {os.path.relpath(sys.executable)} -m edgeml.serving",
+            f"        EDGEML_SERVE_MODEL={os.path.relpath(done.score.model)} \\",
+            f"            {os.path.relpath(sys.executable)} -m edgeml.serving",
             f"        curl http://127.0.0.1:8080/score --json @{os.path.relpath(done.score.request)}",
         ]
     )

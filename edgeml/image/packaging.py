@@ -11,14 +11,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeml.errors import EdgemlError
-from edgeml.image import base as base_image
 from edgeml.image import (
+    assemble,
     builders,
     golden,
     oci,
     parts,
-    provenance,
     prove,
+    provenance,
     recipe,
     runtime,
     sbom,
@@ -27,6 +27,7 @@ from edgeml.image import (
     verification,
     wheels,
 )
+from edgeml.image import base as base_image
 from edgeml.image.layout import Layout
 from edgeml.image.remote import Remote
 
@@ -74,7 +75,7 @@ def package(
     settings = all_settings.load().image
     version = models.find(model)
     remote = _remote(version.name, registry or settings.registry, settings, push)
-    chosen = builder or builders.assemble.NAME
+    chosen = builder or assemble.NAME
     if renew_base:
         say(f"{base_image.LOCK} names the {len(base_image.renew())} packages of today")
     images = layout()

@@ -148,5 +148,3 @@ def _await(port: int, process: subprocess.Popen[bytes] | None) -> None:
             pass
         time.sleep(0.02)
     raise EdgemlError("the scoring server did not get ready in 30 s; `edgeml package` tests an image and says why", 1)
-
-
