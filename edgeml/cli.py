@@ -38,7 +38,7 @@ VERBS = {
     "rollback": "open the pull request that takes a site back",
     "report": "write a run's report: one HTML page and its plots",
     "compute": "look at the machines that pipelines run on",
-    "demo": "the whole loop on this machine, from private rows to a registered model",
+    "demo": "the whole loop on this machine, from private rows to a model that answers",
 }
 
 EXIT_INTERRUPTED = 130

@@ -16,13 +16,26 @@ from edgeml.errors import EdgemlError
 
 if TYPE_CHECKING:
     from edgeml.pipeline import Graph
+    from edgeml.registry import Version
 
 PIPELINE = "pipelines/train.yml"
 PREFIX = "patients/"
 
 
+class Score(NamedTuple):
+    """One answer over HTTP: what served the model, the file with the request, the model's folder, the prediction."""
+
+    served_by: str
+    request: str
+    model: str
+    answer: dict[str, Any]
+
+
 class Demo(NamedTuple):
-    """What the loop left behind: seconds by stage, the run's record and folder, the model, the report's page."""
+    """What the loop left behind: seconds by stage, the run's record and folder, the model, the report's page.
+
+    `image` is the image's reference; empty where none could be made on this machine.
+    """
 
     seconds: dict[str, float]
     record: dict[str, Any]
@@ -31,6 +44,8 @@ class Demo(NamedTuple):
     created: bool
     metrics: dict[str, dict[str, float]]
     report: str
+    image: str
+    score: Score
 
 
 def loop(say: Callable[[str], None], target: str = "") -> Demo:
@@ -62,12 +77,17 @@ def loop(say: Callable[[str], None], target: str = "") -> Demo:
     seconds["storage"] -= seconds["data"] + seconds["run"]
     with _timed(seconds, "register"):
         version, created = registry.register(path)
+    with _timed(seconds, "package"):
+        reference = _package(str(version), say)
+    with _timed(seconds, "score"):
+        score = _score(version, reference)
     with _timed(seconds, "report"):
         from edgeml import report
 
         page = report.write(path)
     release = os.path.join(path, "outputs", "release")
-    return Demo(seconds, runs.find("", path).record, path, str(version), created, _metrics(release), str(page))
+    record = runs.find("", path).record
+    return Demo(seconds, record, path, str(version), created, _metrics(release), str(page), reference, score)
 
 
 def _here(graph: Graph, say: Callable[[str], None]) -> str:
@@ -118,6 +138,45 @@ def _push_sample(environment: dict[str, str]) -> str:
     with blob_client.container(container, environment) as client:
         done = transfer.push(client, transfer.sources([folder], PREFIX))
     return f"sample rows lie in {container}/{PREFIX}: {len(done.moved)} blobs pushed, {len(done.skipped)} there already"
+
+
+def _package(model: str, say: Callable[[str], None]) -> str:
+    """The reference of the model's image; where this machine cannot make one, it is said why, and the demo goes on."""
+    from edgeml import image
+
+    try:
+        return image.package(model, push=False, say=say).reference
+    except EdgemlError as error:
+        say(f"no image of {model}: {error}")
+        return ""
+
+
+def _score(version: Version, reference: str) -> Score:
+    """Serve the model for a moment and let it answer for one made-up row."""
+    import json
+    import socket
+    from urllib.request import Request, urlopen
+
+    from edgeml import registry
+    from edgeml.image import golden, packaging, runtime
+
+    folder = registry.path(version)
+    documents = {}
+    for name in ("signature", "lineage"):
+        with open(os.path.join(folder, f"{name}.json"), encoding="utf-8") as stream:
+            documents[name] = json.load(stream)
+    row = golden.made_up(documents["signature"], documents["lineage"], version.sha256)[0]
+    request = str(project.state() / "request.json")
+    with open(request, "w", encoding="utf-8") as stream:
+        json.dump({"input_data": [row]}, stream, indent=1)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    run = runtime.image(packaging.layout(), reference.rpartition("@")[2]) if reference else None
+    with runtime.serving(run, folder, version.name, port) as served_by, open(request, "rb") as body:
+        asked = Request(f"http://127.0.0.1:{port}/score", body.read(), {"Content-Type": "application/json"})
+        with urlopen(asked, timeout=30) as answer:  # noqa: S310
+            return Score(served_by, request, folder, json.load(answer))
 
 
 def _champion() -> dict[str, str]:

@@ -48,8 +48,13 @@ KEYS: dict[str, dict[str, type]] = {
     "airlock": {"public_keys": list},
     "sites": {"order": list, "approvals": int},
     "image": {
-        **{"registry": str, "repository": str, "base": str, "key": str, "username": str},
-        **{"latency_ms": float, "memory_mb": int},
+        "registry": str,
+        "repository": str,
+        "base": str,
+        "key": str,
+        "username": str,
+        "latency_ms": float,
+        "memory_mb": int,
     },
 }
 SECRETS: dict[str, tuple[str, ...]] = {"storage": ("account_key", "sas_token"), "image": ("password",)}

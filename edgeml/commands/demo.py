@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 HELP = (
     "The whole loop on this machine: private rows lie in a container, one pipeline trains on them, the model that may\n"
-    "leave is judged, registered and shown. What did not change since the last time is not done again."
+    "leave is judged, registered, packaged, served and shown. What did not change since then is not done again."
 )
 EXAMPLES = ["edgeml demo", "edgeml demo --json | jq .seconds", "edgeml demo --target edge"]
 
@@ -48,9 +48,16 @@ def summary(done: Demo) -> str:
             f"model   {done.model}  ({state})",
             f"report  {os.path.relpath(done.report)}",
             f"run     {os.path.relpath(done.run)}",
+            f"image   {done.image or 'none could be made here, see above'}",
+            f"score   {json.dumps(done.score.answer['predictions'][0])}",
+            f"        by {done.score.served_by}",
             f"took    {sum(done.seconds.values()):.1f} s: {took}",
             "",
             "next    open the report, then edit components/train_model/train_model.py and run `make demo` again:",
             "        only what changed runs. docs/your-own-data.md: your rows and your model in three edits.",
+            "        Or serve the model and ask it yourself:",
+            f"        EDGEML_SERVE_MODEL={os.path.relpath(done.score.model)} \\",
+            f"            {os.path.relpath(sys.executable)} -m edgeml.serving",
+            f"        curl http://127.0.0.1:8080/score --json @{os.path.relpath(done.score.request)}",
         ]
     )

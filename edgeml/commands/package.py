@@ -58,8 +58,8 @@ def summary(done: Packaged) -> str:
             f"{done.model}  {state}{', pushed' if done.pushed else ''}",
             f"  image   {done.reference}",
             f"  size    {sum(sizes) / 1e6:.1f} MB compressed, the model's layer {sizes[-1] / 1e3:.1f} kB",
-            f"  tested  in {proof['runtime']}: golden answer for {proof['rows']} rows, ready in {proof['ready_s']:.2f} s, "
-            f"one row {proof['p50_ms']:.2f} ms, {proof['peak_mb']:.0f} MB",
+            f"  tested  in {proof['runtime']}: golden answer for {proof['rows']} rows, "
+            f"ready in {proof['ready_s']:.2f} s, one row {proof['p50_ms']:.2f} ms, {proof['peak_mb']:.0f} MB",
             f"  signed  by key {done.record['key'][:16]}",
         ]
     )

@@ -31,7 +31,10 @@ _LEFT_OUT = (  # programs, documentation and tables that nothing in the image re
     *("usr/share/bug", "usr/share/menu", "usr/share/base-files", "usr/share/info", "usr/lib/*-linux-gnu/gconv"),
     *("usr/sbin", "sbin", "etc/ld.so.conf.d/fakeroot*", "usr/lib/*-linux-gnu/lib*expatw*", "usr/share/dict"),
     *(f"usr/bin/{name}" for name in ("[!p]*", "pldd", "p[!y]*", "py[!t]*", "python3.11-*", "pdb*")),
-    *(f"usr/lib/python3.11/{name}" for name in ("test", "pydoc_data", "distutils", "turtle.py", "lib-dynload/_sqlite3*")),
+    *(
+        f"usr/lib/python3.11/{name}"
+        for name in ("test", "pydoc_data", "distutils", "turtle.py", "lib-dynload/_sqlite3*")
+    ),
     *("boot", "home", "media", "mnt", "opt", "srv", "usr/games", "usr/src", "usr/include", "usr/local/*", "bin"),
     *("etc/init.d", "etc/default", "etc/dpkg", "etc/update-motd.d", "etc/profile*", "etc/skel", "etc/bindresvport*"),
 )
@@ -76,7 +79,12 @@ def of(reference: str, layout: Layout, say: Callable[[str], None]) -> Base:
     with open(os.path.join(place, "config.json"), "rb") as stream:
         config = oci.add(layout, oci.CONFIG, stream.read())
     layer = layout.adopt(os.path.join(place, "layer.tar.gz"), oci.LAYER)
-    manifest = {"schemaVersion": 2, "mediaType": oci.MANIFEST, "config": config.document(), "layers": [layer.document()]}
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": oci.MANIFEST,
+        "config": config.document(),
+        "layers": [layer.document()],
+    }
     digest = layout.add_manifest(oci.encode(manifest), "base")
     return Base(f"{NAME}@{digest}", digest, os.path.join(place, "root"), packages)
 
@@ -91,7 +99,8 @@ def locked() -> list[Package]:
             if fields and not line.startswith("#"):
                 if len(fields) != 4 or not re.fullmatch(r"sha256:[0-9a-f]{64}", fields[3]):
                     raise EdgemlError(f"{LOCK}:{number}: write NAME VERSION ARCHITECTURE sha256:DIGEST")
-                found.append(Package(*fields[:3], fields[3].removeprefix("sha256:")))
+                name, version, machine, digest = fields
+                found.append(Package(name, version, machine, digest.removeprefix("sha256:")))
     return found
 
 
@@ -146,7 +155,7 @@ def _make(packages: Sequence[Package], folder: str) -> None:
 
 
 def layer(entries: Any, root: str, folder: str) -> str:
-    """Write entries as `layer.tar.gz` into a folder, compressed by a base's zlib; returns the digest of what is in it."""
+    """Write entries as `layer.tar.gz` into a folder, compressed by a base's zlib; returns the digest of its content."""
     archive = os.path.join(folder, "layer.tar")
     with open(archive, "wb") as stream:
         diff = tree.write(entries, stream)
@@ -196,7 +205,8 @@ def _described(file: str) -> Package:
         ["dpkg-deb", "--show", "--showformat=${Package} ${Version} ${Architecture}", file],
         check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
-    return Package(*shown.split(), parts.digest(file))
+    name, version, machine = shown.split()
+    return Package(name, version, machine, parts.digest(file))
 
 
 def _pulled(reference: str, layout: Layout, say: Callable[[str], None]) -> Base:

@@ -143,12 +143,11 @@ def load(layout: Layout, digest: str, tag: str) -> None:
         return
     manifest = oci.parse(layout.manifest(digest) or b"", digest)
     config, *layers = oci.descriptors(manifest)
-    listed = [{"Config": f"{config.digest[7:]}.json", "RepoTags": [tag],
-               "Layers": [f"{entry.digest[7:]}.tar.gz" for entry in layers]}]  # fmt: skip
+    names = [f"{config.digest[7:]}.json", *(f"{entry.digest[7:]}.tar.gz" for entry in layers)]
+    listed = [{"Config": names[0], "RepoTags": [tag], "Layers": names[1:]}]
     with _folder() as folder:
         file = os.path.join(folder, "load.tar")
         with tarfile.open(file, "w") as archive:
-            names = [listed[0]["Config"], *listed[0]["Layers"]]
             for entry, name in zip((config, *layers), names, strict=True):
                 archive.add(layout.path(entry.digest), name)
             with open(os.path.join(folder, "manifest.json"), "wb") as stream:
@@ -188,8 +187,8 @@ def _run(line: list[str], more: dict[str, str] | None = None, folder: str | None
     """Run a builder and return what it prints. Its last words go into the error."""
     try:
         done = subprocess.run(
-            line, cwd=folder, env={**os.environ, **(more or {})}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            errors="replace", timeout=_SECONDS,
+            line, cwd=folder, env={**os.environ, **(more or {})}, stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, errors="replace", timeout=_SECONDS,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise EdgemlError(f"{' '.join(line[:2])} did not finish in {_SECONDS // 60} minutes", 1) from None

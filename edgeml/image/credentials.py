@@ -66,7 +66,9 @@ def _of_docker(host: str) -> Credential:
     except FileNotFoundError:
         return NOBODY
     except (OSError, ValueError, AttributeError, TypeError):
-        raise EdgemlError(f"{path} cannot be read as docker's configuration; log in again with `docker login`") from None
+        raise EdgemlError(
+            f"{path} cannot be read as docker's configuration; log in again with `docker login`"
+        ) from None
 
 
 def _of_entry(entry: dict[str, str]) -> Credential:

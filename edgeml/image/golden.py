@@ -16,8 +16,6 @@ from edgeml import project
 from edgeml.errors import EdgemlError
 
 if TYPE_CHECKING:
-    import random
-
     from edgeml.contract import Contract
 
 ROWS = 16
@@ -37,10 +35,8 @@ class Golden(NamedTuple):
         return {"version": 1, "tolerance": TOLERANCE, **self._asdict()}
 
 
-def record(model: bytes, signature: dict[str, Any], contract_sha256: str, seed: str) -> Golden:
+def record(model: bytes, signature: dict[str, Any], lineage: dict[str, Any], seed: str) -> Golden:
     """Make the rows and let ONNX Runtime answer. Raises EdgemlError where the model cannot be fed by its signature."""
-    import random
-
     import numpy as np
     import onnxruntime
 
@@ -50,8 +46,8 @@ def record(model: bytes, signature: dict[str, Any], contract_sha256: str, seed: 
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no base of their own
         raise EdgemlError(f"ONNX Runtime cannot load the model ({type(error).__name__}); train it again", 1) from None
+    rows = made_up(signature, lineage, seed)
     features = [(str(feature["name"]), str(feature["type"])) for feature in signature["features"]]
-    rows = made_up(features, _contract(contract_sha256), random.Random(seed))  # noqa: S311 - not a secret
     inputs = [_input(port, features, rows) for port in session.get_inputs()]
     arrays = {
         entry["name"]: np.array(entry["data"], dtype=_NUMPY[entry["datatype"]]).reshape(entry["shape"])
@@ -70,9 +66,13 @@ def record(model: bytes, signature: dict[str, Any], contract_sha256: str, seed: 
     return Golden(rows, inputs, outputs)
 
 
-def made_up(features: list[tuple[str, str]], contract: Contract | None, draw: random.Random) -> list[dict[str, Any]]:
+def made_up(signature: dict[str, Any], lineage: dict[str, Any], seed: str) -> list[dict[str, Any]]:
     """Rows within what the contract admits; numbers as the float32 that a model is fed, so that JSON keeps them."""
+    import random
     from array import array
+
+    contract = _contract(str((lineage.get("contract") or {}).get("sha256")))
+    draw = random.Random(seed)  # noqa: S311 - the rows are no secret
 
     def value(name: str, kind: str) -> Any:
         column = contract.columns.get(name) if contract else None
@@ -90,7 +90,8 @@ def made_up(features: list[tuple[str, str]], contract: Contract | None, draw: ra
         # Far within: a plausible range is much wider than what is usual, and every tree would answer alike.
         return array("f", [low + (high - low) * draw.random() ** 3])[0]
 
-    return [{name: value(name, kind) for name, kind in features} for _ in range(ROWS)]
+    features = signature["features"]
+    return [{str(f["name"]): value(str(f["name"]), str(f["type"])) for f in features} for _ in range(ROWS)]
 
 
 def equal(outputs: Any, golden: Golden) -> bool:

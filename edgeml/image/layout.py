@@ -87,7 +87,8 @@ class Layout:
         if "subject" in document:
             entry["artifactType"] = document.get("artifactType")
         with self._changing() as manifests:
-            manifests[:] = [old for old in manifests if old != entry and not (tag and _tag(old) == tag)] + [entry]
+            if entry not in manifests:
+                manifests[:] = [old for old in manifests if not (tag and _tag(old) == tag)] + [entry]
         return made.digest
 
     def referrers(self, digest: str, artifact_type: str) -> list[str]:
@@ -117,8 +118,10 @@ class Layout:
         os.makedirs(self.folder, exist_ok=True)
         with open(os.path.join(self.folder, ".lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            manifests = self.entries()
+            manifests, before = self.entries(), self.entries()
             yield manifests
+            if manifests == before:
+                return
             _replace(os.path.join(self.folder, "oci-layout"), {"imageLayoutVersion": "1.0.0"})
             index = {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": manifests}
             _replace(os.path.join(self.folder, "index.json"), index)

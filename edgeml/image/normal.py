@@ -54,9 +54,7 @@ def image(base: Base, layers: Sequence[tuple[oci.Descriptor, str]], settings: di
     )
 
 
-def built(
-    config: dict[str, Any], archives: Sequence[str], base: Base, labels: dict[str, str], layout: Layout
-) -> str:
+def built(config: dict[str, Any], archives: Sequence[str], base: Base, labels: dict[str, str], layout: Layout) -> str:
     """The image of a config and the uncompressed layers that a builder put on the base; returns the digest.
 
     Of labels only those asked for are kept: some builders add their own version.

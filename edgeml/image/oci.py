@@ -95,7 +95,13 @@ def descriptor(entry: Any) -> Descriptor:
     if isinstance(entry, dict):
         kind, digest, size = entry.get("mediaType"), entry.get("digest"), entry.get("size")
         notes = entry.get("annotations") or {}
-        if isinstance(kind, str) and is_digest(digest) and type(size) is int and isinstance(notes, dict):
+        if (
+            isinstance(kind, str)
+            and isinstance(digest, str)
+            and is_digest(digest)
+            and type(size) is int
+            and isinstance(notes, dict)
+        ):
             if not 0 <= size <= LARGEST_BLOB:
                 raise EdgemlError(f"the blob {digest} of {size} bytes is larger than any image of ours", 1)
             return Descriptor(kind, digest, size, {str(key): str(value) for key, value in notes.items()})

@@ -11,14 +11,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeml.errors import EdgemlError
-from edgeml.image import base as base_image
 from edgeml.image import (
+    assemble,
     builders,
     golden,
     oci,
     parts,
-    provenance,
     prove,
+    provenance,
     recipe,
     runtime,
     sbom,
@@ -27,6 +27,7 @@ from edgeml.image import (
     verification,
     wheels,
 )
+from edgeml.image import base as base_image
 from edgeml.image.layout import Layout
 from edgeml.image.remote import Remote
 
@@ -74,7 +75,7 @@ def package(
     settings = all_settings.load().image
     version = models.find(model)
     remote = _remote(version.name, registry or settings.registry, settings, push)
-    chosen = builder or builders.assemble.NAME
+    chosen = builder or assemble.NAME
     if renew_base:
         say(f"{base_image.LOCK} names the {len(base_image.renew())} packages of today")
     images = layout()
@@ -106,12 +107,8 @@ def _build(
     """Build, test and describe an image; returns its record."""
     began = time.time()
     maker = builders.chosen(chosen)
-    answers = golden.record(
-        wanted.model,
-        wanted.documents["signature.json"],
-        str((wanted.documents["lineage.json"].get("contract") or {}).get("sha256")),
-        wanted.sha256,
-    )
+    papers = wanted.documents
+    answers = golden.record(wanted.model, papers["signature.json"], papers["lineage.json"], wanted.sha256)
     say(f"building the image of {wanted} ({chosen})")
     with tempfile.TemporaryDirectory(dir=parts.folder(), prefix="context-") as folder:
         digest = maker.build(recipe.context(wanted, folder, say), base, wanted, images)

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+from typing import Any
 
 
 def main() -> None:
@@ -36,16 +37,16 @@ def main() -> None:
     json.dump(found, sys.stdout)
 
 
-def request(port: int, method: str, path: str, body: object = None) -> tuple:
+def request(port: int, method: str, path: str, body: object = None) -> tuple[int, str]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    connection.request(method, path, body and json.dumps(body), {"Content-Type": "application/json"})
+    connection.request(method, path, json.dumps(body) if body else None, {"Content-Type": "application/json"})
     answer = connection.getresponse()
     data = answer.read()
     connection.close()
     return answer.status, data.decode()
 
 
-def latencies(asked: dict) -> list:
+def latencies(asked: dict[str, Any]) -> list[float]:
     connection = http.client.HTTPConnection("127.0.0.1", asked["port"], timeout=30)
     body, taken = json.dumps(asked["single"]), []
     for _ in range(asked["calls"]):
@@ -56,14 +57,14 @@ def latencies(asked: dict) -> list:
     return sorted(taken)
 
 
-def interfaces() -> list:
+def interfaces() -> list[str]:
     with open("/proc/net/dev") as stream:
         return [line.partition(":")[0].strip() for line in stream if ":" in line]
 
 
-def writable() -> list:
+def writable() -> list[str]:
     found = []
-    for folder in ("/", "/model", "/opt/edgeml", "/tmp", "/usr/lib"):
+    for folder in ("/", "/model", "/opt/edgeml", "/tmp", "/usr/lib"):  # noqa: S108
         try:
             with open(os.path.join(folder, ".probe"), "w"):
                 found.append(folder)

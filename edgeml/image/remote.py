@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 from urllib.parse import urljoin, urlsplit
+from urllib.request import getproxies
 
 from edgeml.errors import EdgemlError
 from edgeml.image import credentials, oci
@@ -46,8 +47,7 @@ class Remote:
         if answer.status_code == 404:
             raise EdgemlError(f"{self.name} lacks the blob {digest}; push the image again", 1)
         answer.raw.decode_content = False
-        stream: IO[bytes] = answer.raw
-        return stream
+        return cast("IO[bytes]", answer.raw)
 
     def add(self, source: IO[bytes], digest: str, size: int) -> None:
         if self.has(digest):
@@ -112,7 +112,7 @@ class Remote:
             self._session = requests.Session()
             self._session.trust_env = False  # no .netrc: credentials come from the places that we name
         session = self._session
-        session.proxies = {} if self._base.startswith("http:") else requests.utils.getproxies()
+        session.proxies = {} if self._base.startswith("http:") else getproxies()
         rewind = options["data"].source if isinstance(options.get("data"), _Sized) else None
         begin = rewind.tell() if rewind and rewind.seekable() else 0
         try:
@@ -133,7 +133,7 @@ class Remote:
         return answer
 
     def _authorize(self, session: requests.Session, answer: requests.Response) -> bool:
-        """Whether there is now a credential to ask with: a token of the service that was named, or user and password."""
+        """Whether there is a credential to ask with now: user and password, or a token of the service named."""
         challenge = answer.headers.get("WWW-Authenticate", "")
         known = credentials.of(self.host)
         if challenge.lower().startswith("basic"):
@@ -189,8 +189,10 @@ def _fallback(digest: str) -> str:
 def _cause(error: Exception) -> str:
     """The innermost reason of an error of the network, without the addresses and objects around it."""
     text = str(error)
-    found = re.search(r"(Connection refused|timed out|Name or service not known|Temporary failure in name resolution"
-                      r"|certificate verify failed[^(]*|Connection reset|Broken pipe|No route to host)", text)  # fmt: skip
+    found = re.search(
+        r"(Connection refused|timed out|Name or service not known|Temporary failure in name resolution"
+                      r"|certificate verify failed[^(]*|Connection reset|Broken pipe|No route to host)", text,
+    )  # fmt: skip
     return found[1].strip().lower() if found else type(error).__name__
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -100,45 +101,37 @@ def root(run: Image) -> str:
 
 
 @contextmanager
-def serving(run: Image, port: int, memory_mb: int, say: Callable[[str], None]) -> Iterator[str]:
-    """The image, or where none can be run the application from this environment, on a port of 127.0.0.1.
+def serving(run: Image | None, model: str, name: str, port: int) -> Iterator[str]:
+    """A model on a port of 127.0.0.1, from its image; from its files where there is none, or none can be run here.
 
     Gives what it is that serves. Raises EdgemlError where it is not ready in time.
     """
-    where = kind()
-    variables = {"EDGEML_SERVE_HOST": "127.0.0.1", "EDGEML_SERVE_PORT": str(port)}
-    if where == "docker" and builders.ask("docker", "network", "inspect", "bridge"):
-        with container(run, memory_mb, "--publish", f"127.0.0.1:{port}:{PORT}"):
+    where = kind() if run else ""
+    variables = {"HOST": "127.0.0.1", "PORT": str(port), "DRAIN_SECONDS": "0"}
+    variables = {f"EDGEML_SERVE_{key}": value for key, value in variables.items()}
+    if run and where == "docker" and builders.ask("docker", "network", "inspect", "bridge"):
+        with container(run, 512, "--publish", f"127.0.0.1:{port}:{PORT}", "--env", "EDGEML_SERVE_DRAIN_SECONDS=0"):
             _await(port, None)
             yield "the image in docker"
         return
-    if where:
+    from edgeml.engine.sandbox import bwrap
+
+    if run and not bwrap.missing():
         options = [word for name, value in variables.items() for word in ("--setenv", name, value)]
         line, environment = bubblewrap(run, run.command, *options), {"PATH": os.environ.get("PATH", os.defpath)}
-        what = "the image's files under bubblewrap"
+        what = "the image's files under bubblewrap, no container engine being here"
     else:
-        import sys
-
-        say("no docker and no bubblewrap here: the same application is served from this environment, not the image")
-        own = {key: value for key, value in run.environment.items() if key.startswith("EDGEML_SERVE_")}
         line = [sys.executable, "-m", "edgeml.serving"]
-        environment = {**os.environ, **own, **variables, "EDGEML_SERVE_MODEL": _model(run)}
-        what = "the application from this environment"
-    process = subprocess.Popen(line, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)  # fmt: skip
+        environment = {**os.environ, **variables, "EDGEML_SERVE_MODEL": model, "EDGEML_SERVE_NAME": name}
+        what = "the same application from this environment, not the image"
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(line, env=environment, stdin=quiet, stdout=quiet, stderr=quiet)
     try:
         _await(port, process)
         yield what
     finally:
         process.terminate()
         process.wait(60)
-
-
-def _model(run: Image) -> str:
-    """The folder of the model alone: the image's last layer."""
-    last = oci.descriptors(oci.parse(run.layout.manifest(run.digest) or b"", run.digest))[-1]
-    place = parts.of("model", last.digest, lambda folder: tree.unpack([run.layout.open(last.digest)], folder))
-    return os.path.join(place, "model")
 
 
 def _await(port: int, process: subprocess.Popen[bytes] | None) -> None:
@@ -155,5 +148,3 @@ def _await(port: int, process: subprocess.Popen[bytes] | None) -> None:
             pass
         time.sleep(0.02)
     raise EdgemlError("the scoring server did not get ready in 30 s; `edgeml package` tests an image and says why", 1)
-
-

@@ -55,7 +55,7 @@ def trusted(pem: str) -> EllipticCurvePublicKey:
     try:
         found = load_pem_public_key(pem.encode())
     except ValueError:
-        found = None  # type: ignore[assignment]
+        found = None
     if not isinstance(found, EllipticCurvePublicKey) or not isinstance(found.curve, SECP256R1):
         raise EdgemlError("that is no public key of ECDSA P-256 in PEM; give the key.pub of whoever packages", 1)
     return found
@@ -220,7 +220,7 @@ def _load(path: str) -> EllipticCurvePrivateKey:
     except OSError as error:
         raise EdgemlError(f"the signing key {path} cannot be read ({error.strerror}); correct image.key", 1) from None
     except (ValueError, TypeError):
-        found = None  # type: ignore[assignment]
+        found = None
     if not isinstance(found, EllipticCurvePrivateKey) or not isinstance(found.curve, SECP256R1):
         make = "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256"
         raise EdgemlError(f"{path} is no plain ECDSA P-256 key in PEM; make one with `{make}`", 1)

@@ -113,7 +113,7 @@ def set_alias(reference: str, alias: str) -> Version:
 
 
 def set_tags(version: Version, tags: dict[str, str]) -> None:
-    """Let a version know more, for example its image; what it knows already costs nothing, empty values are left out."""
+    """Let a version know more, for example its image; what it knows already costs nothing."""
     from edgeml import settings as all_settings
 
     new = {key: value for key, value in tags.items() if value and version.tags.get(key) != value}
