@@ -22,7 +22,7 @@ def document(model: Model, settings: Settings) -> dict[str, Any]:
     """OpenAPI 3.1, with the columns and tensors of the model as schemas and one neutral row as example."""
     base = f"/v2/models/{model.name}"
     versioned = f"{base}/versions/{model.version}"
-    table = _post("score", "Score rows: named columns, rows in the signature's order, or records", "Table", "Predictions")
+    table = _post("score", "Score rows: named columns, rows in order, or records", "Table", "Predictions")
     infer = _post("infer", "Infer by the Open Inference Protocol, version 2", "InferenceRequest", "InferenceResponse")
     table["requestBody"]["content"]["application/json"]["example"] = example(model)
     infer["requestBody"]["content"]["application/json"]["example"] = example_v2(model)
@@ -106,9 +106,10 @@ def page(model: Model) -> tuple[bytes, str]:
 
 
 _STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}"
-    "small{font-weight:400;color:#595959}table{border-collapse:collapse}td,th{text-align:left;padding:.2rem 1rem .2rem 0;"
-    "border-bottom:1px solid #ddd}textarea{width:100%;font:14px monospace}pre{white-space:pre-wrap}"
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"
+    "small{font-weight:400;color:#595959}table{border-collapse:collapse}"
+    "td,th{text-align:left;padding:.2rem 1rem .2rem 0;border-bottom:1px solid #ddd}"
+    "textarea{width:100%;font:14px monospace}pre{white-space:pre-wrap}"
 )
 _SCRIPT = (
     "document.getElementById('send').onclick=async()=>{const answer=document.getElementById('answer');"
@@ -179,7 +180,12 @@ def _schemas(model: Model) -> dict[str, Any]:
     signature = model.signature
     names = [column.name for column in signature.columns]
     record = _closed({column.name: _cell(column) for column in signature.columns})
-    row = {"type": "array", "prefixItems": [_cell(c) for c in signature.columns], "items": False, "minItems": len(names)}
+    row = {
+        "type": "array",
+        "prefixItems": [_cell(c) for c in signature.columns],
+        "items": False,
+        "minItems": len(names),
+    }
     any_order = {"type": "array", "minItems": len(names), "maxItems": len(names)}
     split = _closed(
         {
@@ -276,7 +282,7 @@ def _predicted(port: Tensor, classes: tuple[str, ...]) -> dict[str, Any]:
     """One row's part of an output, as table.py writes it."""
     element = _element(_kind(port))
     if len(port.shape) == 2 and port.shape[1] == len(classes) and port.datatype.startswith("FP"):
-        return _closed({name: element for name in classes})
+        return _closed(dict.fromkeys(classes, element))
     for _ in port.shape[1:] if port.shape[1:] != (1,) else ():
         element = _list(element)
     return element

@@ -18,7 +18,7 @@ class Onnx(MLModel):
 
     async def predict(self, payload):
         feed = {port.name: NumpyCodec.decode_input(port) for port in payload.inputs}
-        found = zip(self.answers, self.session.run(self.answers, feed))
+        found = zip(self.answers, self.session.run(self.answers, feed), strict=True)
         return InferenceResponse(
             model_name=self.name,
             outputs=[

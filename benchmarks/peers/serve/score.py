@@ -25,4 +25,4 @@ def run(data):
     else:
         place = {name: index for index, name in enumerate(table["columns"])}
         feed = {name: matrix[:, [place[name]]] for name in names}
-    return {name: answer.tolist() for name, answer in zip(outputs, session.run(outputs, feed))}
+    return {name: answer.tolist() for name, answer in zip(outputs, session.run(outputs, feed), strict=True)}
