@@ -159,7 +159,7 @@ class Connection(asyncio.Protocol):
         self._url += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._head += len(name) + len(value)
+        self._head += len(name) + len(value) + 4  # colon, space and the end of the line
         match len(name), name.lower():
             case 14, b"content-length":
                 self._length = int(value)  # llhttp has refused what is no number

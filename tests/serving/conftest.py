@@ -66,11 +66,15 @@ class Served:
         """The log so far."""
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
-    def stop(self) -> int:
-        """SIGTERM, and the exit code."""
+    def stop_asking(self) -> None:
+        """Close the kept connection."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit code."""
+        self.stop_asking()
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(30)
 

@@ -71,6 +71,22 @@ def probability(age: float | None, visits: int | None, smoker: bool | None, city
         return float(1 / (1 + np.exp(-np.float64(total))))
 
 
+def matrix(folder: Path, signature: bool = True) -> Path:
+    """Three named features as the columns of one input; the answer is their weighted sum."""
+    inputs = [make_tensor_value_info("features", TensorProto.FLOAT, [None, 3])]
+    outputs = [make_tensor_value_info("prediction", TensorProto.FLOAT, [None, 1])]
+    weights = np.array([[1], [10], [100]], "float32")
+    _write(folder, [make_node("MatMul", ["features", "/w"], ["prediction"])], inputs, outputs, {"/w": weights})
+    if signature:
+        features = [{"name": name, "type": kind} for name, kind in (("a", "number"), ("b", "integer"), ("c", "boolean"))]
+        ports = {
+            "inputs": [{"name": "features", "dtype": "float32", "shape": [None, 3]}],
+            "outputs": [{"name": "prediction", "dtype": "float32", "shape": [None, 1]}],
+        }
+        (folder / "signature.json").write_text(json.dumps({"features": features, **ports}))
+    return folder
+
+
 def every(folder: Path) -> Path:
     """One input of each datatype and of shape (any, 2), given back as it is."""
     inputs, outputs, nodes = [], [], []
