@@ -15,6 +15,7 @@ import numpy as np
 from edgeml.serving.refusal import Refusal
 from edgeml.serving.signature import Column
 
+BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # msgspec's, of what is no JSON
 _AT = re.compile(r" - at `\$(.*)`\Z", re.DOTALL)
 
 
@@ -56,9 +57,13 @@ def array(values: Any, dtype: str) -> np.ndarray:
     return made
 
 
-def broken(error: msgspec.DecodeError, whole: str = "the body") -> Refusal:
-    """The refusal for a body that is no JSON."""
-    return Refusal(400, f"{whole} is not valid JSON: {str(error).removeprefix('JSON is malformed: ')}")
+def broken(error: Exception) -> Refusal:
+    """The refusal for a body that is no JSON, by one of the errors BROKEN."""
+    if isinstance(error, msgspec.DecodeError):
+        return Refusal(400, f"the body is not valid JSON: {str(error).removeprefix('JSON is malformed: ')}")
+    if isinstance(error, RecursionError):
+        return Refusal(400, "the body is nested too deeply")
+    return Refusal(400, "the body is not UTF-8")
 
 
 def split(error: msgspec.ValidationError) -> tuple[str, str]:

@@ -1,8 +1,8 @@
 """One connection: requests parsed by llhttp, held to limits and deadlines, answered in their order.
 
-A connection that has done wrong, or that the server closes, is closed lingering: the answer is written, the sending side
-shut, and what the client still sends is read and thrown away for a while. Closed at once, the kernel would reset the
-connection, and the client might never see its answer.
+A connection that has done wrong, or that the server closes, is closed lingering: the answer is written, the sending
+side shut, and what the client still sends is read and thrown away for a while. Closed at once, the kernel would reset
+the connection, and the client might never see its answer.
 """
 
 from __future__ import annotations
@@ -96,10 +96,9 @@ class Connection(asyncio.Protocol):
         self._server.closed(self)
 
     def eof_received(self) -> bool:
+        """Whether to keep the other direction open: an answer is still to be written."""
         self._ended = True
-        if self.working:
-            return True  # its answer is still to be written
-        return False
+        return self.working
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
@@ -122,7 +121,7 @@ class Connection(asyncio.Protocol):
     def _ignore_upgrade(self, rest: bytes) -> None:
         """Go on in HTTP/1.1 with a request that offered another protocol, as Java's client does with each first one.
 
-        llhttp takes what follows such a head for the other protocol; a parser that has not seen the offer reads the body.
+        llhttp takes what follows such a head for the other protocol; one that has not seen the offer reads the body.
         """
         if self._refusal is not None:
             self._refuse(self._refusal)
@@ -160,7 +159,7 @@ class Connection(asyncio.Protocol):
         self._url += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._head += len(name) + len(value)
+        self._head += len(name) + len(value) + 4  # colon, space and the end of the line
         match len(name), name.lower():
             case 14, b"content-length":
                 self._length = int(value)  # llhttp has refused what is no number

@@ -1,7 +1,7 @@
 """Counters in Prometheus' text format 0.0.4, written by the event loop's thread alone.
 
-Own, because it is forty lines: prometheus_client costs each request and the start more (docs/serving.md has the numbers)
-and brings nothing else that is used here.
+Own, because it is forty lines: prometheus_client costs each request and the start more (docs/serving.md has the
+numbers) and brings nothing else that is used here.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def _session(path: str, data: bytes, threads: int) -> onnxruntime.InferenceSessi
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what it says of an input may quote it
-    options.enable_cpu_mem_arena = False  # it keeps the largest batch's memory for ever, and is no faster here
+    options.enable_cpu_mem_arena = True  # it keeps the largest batch's memory for ever, and is no faster here
     try:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has no common class; whatever it is, there is nothing to serve

@@ -1,8 +1,8 @@
 """The Open Inference Protocol, version 2: POST /v2/models/{name}[/versions/{version}]/infer.
 
 Tensors by name, each with its shape and datatype, `data` flat in row-major order or nested. Without extensions: no
-binary tensor data. `parameters` are read and have no meaning here. Beyond the protocol, `null` stands for NaN in tensors
-of floats, in both directions, because JSON has no NaN.
+binary tensor data. `parameters` are read and have no meaning here. Beyond the protocol, `null` stands for NaN in
+tensors of floats, in both directions, because JSON has no NaN.
 """
 
 from __future__ import annotations
@@ -93,10 +93,8 @@ class Protocol:
         except msgspec.ValidationError as error:
             found, path = cells.split(error)
             raise Refusal(400, f"{found} at {path.lstrip('.') or 'the top'}", path.lstrip(".")) from None
-        except msgspec.DecodeError as error:
+        except cells.BROKEN as error:
             raise cells.broken(error) from None
-        except RecursionError:
-            raise Refusal(400, "the body is nested too deeply") from None
 
     def _wanted(self, request: _Request) -> list[str]:
         if not request.outputs:
@@ -120,7 +118,9 @@ class Protocol:
             feed[given.name] = self._array(given, tensor)
             if tensor.shape and tensor.shape[0] == ANY:
                 if rows and given.shape[0] != rows:
-                    raise Refusal(400, f"input '{given.name}' has {given.shape[0]} rows, others have {rows}", given.name)
+                    raise Refusal(
+                        400, f"input '{given.name}' has {given.shape[0]} rows, others have {rows}", given.name
+                    )
                 rows = given.shape[0]
         for name in self._inputs:
             if name not in feed:

@@ -103,7 +103,10 @@ def of(inputs: Sequence[Argument], outputs: Sequence[Argument], document: Any) -
     named = dict(features)
     if len(named) != len(features):
         raise Unusable("signature.json names a feature twice; take it from the release")
-    matrix = len(taken) == 1 and len(features) == _width(taken[0])
+    width = _width(taken[0]) if len(taken) == 1 else 0
+    if width and not features:  # nobody has named the columns: let their places do
+        features = [(f"{taken[0].name}_{index}", _kind(taken[0])) for index in range(width)]
+    matrix = width > 0 and len(features) == width
     if matrix:
         columns = tuple(Column(name, kind, taken[0].dtype) for name, kind in features)
     else:

@@ -104,20 +104,20 @@ class Table:
             given = _BODY.decode(body)
         except msgspec.ValidationError as error:
             raise self._refusal(error, self._names) from None
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise _not_json(error) from None
+        except cells.BROKEN as error:
+            raise cells.broken(error) from None
         if (given.input_data is UNSET) == (given.data is UNSET):
             raise Refusal(400, f"the body must have exactly one of input_data and data; {_FORMS}")
         part = given.data if isinstance(given.input_data, UnsetType) else given.input_data
         return bytes(part)  # type: ignore[arg-type]
 
     def _decoder(self, columns: bytes) -> tuple[list[str], msgspec.json.Decoder[Any], list[int] | None]:
-        """The names of a request's columns, the decoder of its rows, and where each column of the signature is in it."""
+        """The names of a request's columns, the decoder of its rows, and the place of each column of the signature."""
         known = self._known.get(columns)
         if known is None:
             try:
                 names = _NAMES.decode(columns)
-            except (msgspec.DecodeError, RecursionError):
+            except cells.BROKEN:
                 raise Refusal(400, "columns must be a list of names", "columns") from None
             for name in names:
                 if name not in self._order:
@@ -141,8 +141,8 @@ class Table:
             decoded: list[Any] = decoder.decode(data)
         except msgspec.ValidationError as error:
             raise self._refusal(error, names) from None
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise _not_json(error) from None
+        except cells.BROKEN as error:
+            raise cells.broken(error) from None
         return decoded
 
     def _refusal(self, error: msgspec.ValidationError, names: Sequence[str]) -> Refusal:
@@ -188,7 +188,9 @@ class Table:
             if len(whole.shape) != len(wanted) or any(
                 size not in (-1, found) for size, found in zip((-1, *column.shape), whole.shape, strict=True)
             ):
-                raise Refusal(400, f"column '{column.name}' must have values of shape {list(column.shape)}", column.name)
+                raise Refusal(
+                    400, f"column '{column.name}' must have values of shape {list(column.shape)}", column.name
+                )
             feed[tensor.name] = whole.reshape(len(rows), 1) if tensor.shape[1:] == (1,) else whole
         return feed
 
@@ -222,11 +224,5 @@ class Table:
 
 
 def _rows_decoder(columns: Sequence[Column]) -> msgspec.json.Decoder[Any]:
-    row = tuple[tuple(cells.of_column(column) for column in columns)]  # type: ignore[misc]
+    row = tuple.__class_getitem__(tuple(cells.of_column(column) for column in columns))
     return msgspec.json.Decoder(list[row])  # type: ignore[valid-type]
-
-
-def _not_json(error: Exception) -> Refusal:
-    if isinstance(error, msgspec.DecodeError):
-        return cells.broken(error)
-    return Refusal(400, "the body is nested too deeply")
