@@ -7,6 +7,9 @@ import subprocess
 from typing import NamedTuple
 
 
+COMMIT = "EDGEML_COMMIT"  # of a tree that was laid out from it, without a repository: on the edge VM
+
+
 class Commit(NamedTuple):
     """A commit's 40 hex digits (empty outside of a repository) and whether tracked files differ from it."""
 
@@ -32,7 +35,7 @@ class Question:
 
     def answer(self) -> Commit:
         if self._process is None:
-            return Commit("", False)
+            return Commit(os.environ.get(COMMIT, ""), False)
         output = self._process.communicate()[0].decode("utf-8", "replace")
         lines = output.splitlines()
         commit = next((line.split()[2] for line in lines if line.startswith("# branch.oid ")), "")

@@ -455,6 +455,7 @@ class Engine:
             "run": self.folder.name,
             "pipeline": os.path.relpath(self.graph.file),
             "name": self.graph.name,
+            "experiment": self.graph.experiment,
             "status": status,
             "pid": os.getpid(),
             "pipeline_digest": pipeline_digest,
