@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,12 +128,16 @@ def evaluate(template: Mapping[str, Any], values: Mapping[str, Any], place: Plac
     entries = template.get("resources")
     if not isinstance(entries, list) or not entries:
         raise TemplateError("resources must be a list of at least one; a template without them makes nothing")
-    found, left_out = [], set()
+    found: list[Resource] = []
+    left_out: set[str] = set()
+    loops: dict[str, tuple[str, ...]] = {}
     for number, entry in enumerate(entries):
         where = f"resources[{number}]"
         for copies in _copies(entry, where, scope):
             scope.copies = copies
             resource, wanted = _resource(entry, where, scope)
+            for loop in copies:
+                loops[loop] = (*loops.get(loop, ()), resource.id)
             if wanted:
                 found.append(resource)
             else:
@@ -142,6 +146,7 @@ def evaluate(template: Mapping[str, Any], values: Mapping[str, Any], place: Plac
     twice = {one.id for one in found if sum(one.id.lower() == other.id.lower() for other in found) > 1}
     if twice:
         raise TemplateError(f"{sorted(twice)[0]} is made twice; one of the two must go, or have another name")
+    found = [replace(one, depends_on=_unrolled(one, loops)) for one in found]
     scope.at_run_time = True
     outputs = {}
     for name, output in template.get("outputs", {}).items():
@@ -222,8 +227,10 @@ def _resource(entry: Mapping[str, Any], where: str, scope: Scope) -> tuple[Resou
         raise TemplateError(f"{where}.condition must be true or false")
     base = scope.group_id
     if "scope" in entry:
-        base = _absolute(_in(f"{where}.scope", entry["scope"], scope), scope)
-    depends = tuple(_absolute(_in(f"{where}.dependsOn", one, scope), scope) for one in entry.get("dependsOn", []))
+        base = _identity(_in(f"{where}.scope", entry["scope"], scope), f"{where}.scope")
+    depends = tuple(
+        _identity(_in(f"{where}.dependsOn", one, scope), f"{where}.dependsOn") for one in entry.get("dependsOn", [])
+    )
     scope.at_run_time = True
     body = {key: value for key, value in entry.items() if key not in _RESOURCE}
     if wanted:
@@ -235,18 +242,21 @@ def _resource(entry: Mapping[str, Any], where: str, scope: Scope) -> tuple[Resou
     return Resource(kind, version, str(name), found, body, depends, where), wanted
 
 
-def _absolute(identity: Any, scope: Scope) -> str:
-    """An id from the root on; `dependsOn` may also name `type/name` in short."""
-    if not isinstance(identity, str):
-        raise TemplateError("an id is known only after the deployment; name the resource itself")
-    if identity.startswith("/"):
-        return identity
-    parts = identity.split("/")
-    half = len(parts) // 2
-    kind = "/".join([parts[0], *parts[1::2]])
-    if len(parts) < 3 or len(parts) % 2 == 0 or not half:
-        raise TemplateError(f"'{identity}' names no resource; use resourceId()")
-    return resource_id(scope.group_id, kind, *parts[2::2])
+def _identity(value: Any, where: str) -> str:
+    """What `scope` and `dependsOn` name: an id from resourceId(), or the name of a loop."""
+    if not isinstance(value, str) or ("/" in value and not value.startswith("/")):
+        raise TemplateError(f"{where}: {value!r} names no resource; use resourceId()")
+    return value
+
+
+def _unrolled(resource: Resource, loops: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """The ids that a resource waits for, a loop's name replaced by what the loop makes."""
+    found: list[str] = []
+    for one in resource.depends_on:
+        if not one.startswith("/") and one not in loops:
+            raise TemplateError(f"{resource.where}.dependsOn: there is no loop '{one}'; use resourceId() for resources")
+        found += loops.get(one, (one,))
+    return tuple(found)
 
 
 def _in(where: str, value: Any, scope: Scope) -> Any:
