@@ -30,6 +30,9 @@ VERBS = {
     "airlock": "decide what may leave, verify what left",
     "register": "register the model that a run released",
     "models": "list registered models and name the champion",
+    "promote": "open the pull request that brings a model to a site",
+    "gate": "decide whether a release tag may deploy to a site",
+    "rollback": "open the pull request that takes a site back",
     "report": "write a run's report: one HTML page and its plots",
     "demo": "the whole loop on this machine, from private rows to a registered model",
 }

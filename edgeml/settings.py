@@ -62,6 +62,15 @@ class Azure(Section):
     workspace: str = Field(default="", description="name of the workspace")
 
 
+class Sites(Section):
+    """The places that serve, and what lets a release reach them."""
+
+    order: list[str] = Field(
+        default_factory=list, description="sites in the order of promotion; each gets what the one before it runs"
+    )
+    approvals: int = Field(default=1, ge=1, description="people who must approve a change of a record")
+
+
 class Kubernetes(Section):
     """`kind = "kubernetes"`: an Arc-enabled cluster, attached as Azure ML Kubernetes compute."""
 
@@ -91,7 +100,9 @@ class Edge(Ssh):
     """`kind = "edge"`: a VM on which edgeml's engine runs; it reports to the workspace."""
 
     kind: Literal["edge"]
-    folder: str = Field(default="edgeml", description="folder on the VM for code, cache and runs, below the user's home")
+    folder: str = Field(
+        default="edgeml", description="folder on the VM for code, cache and runs, below the user's home"
+    )
 
 
 Compute = Annotated[Kubernetes | VirtualMachine | Edge, Field(discriminator="kind")]
@@ -106,6 +117,7 @@ class Settings(BaseSettings):
     registry: Registry = Registry()
     airlock: Airlock = Airlock()
     azure: Azure = Azure()
+    sites: Sites = Sites()
     compute: dict[str, Compute] = Field(default_factory=dict, description="compute targets by name")
 
     @classmethod

@@ -115,7 +115,8 @@ def check(document: Document, context: Context) -> Iterator[Finding]:
     yield from format.check(document, RECORD)
     own = entries(document.root)
     name = os.path.splitext(os.path.basename(document.path))[0]
-    inherited, missing = _inherited(document, context)
+    chain, missing = bases(document, context)
+    inherited = {key for base in chain for key in entries(base.root)}
     yield from missing
     if not missing and name != "base":
         for key in _NEEDED:
@@ -138,23 +139,23 @@ def check(document: Document, context: Context) -> Iterator[Finding]:
     yield from _evidence(document, evidence)
 
 
-def _inherited(document: Document, context: Context) -> tuple[frozenset[str], list[Finding]]:
-    """The keys that the record has from its bases, and what is wrong with the chain of them."""
-    keys: set[str] = set()
+def bases(document: Document, context: Context) -> tuple[list[Document], list[Finding]]:
+    """The bases of a record, the nearest first, and what is wrong with the chain of them."""
+    chain: list[Document] = []
     here, seen = document, {os.path.realpath(document.path)}
     for _ in range(_BASES):
         base = entries(here.root).get("base")
         if base is None:
-            return frozenset(keys), []
-        path = os.path.join(os.path.dirname(here.path), scalar(base[1]) or "")
-        if not os.path.isfile(path) or os.path.realpath(path) in seen:
-            shown = scalar(base[1])
-            message = f"the base '{shown}' is not there, or leads back to this record; name a file beside it"
-            return frozenset(keys), [found(SITE, here.place(base[1]), message)]
+            return chain, []
+        name = scalar(base[1]) or ""
+        path = os.path.join(os.path.dirname(here.path), name)
+        if os.path.basename(name) != name or not os.path.isfile(path) or os.path.realpath(path) in seen:
+            message = f"the base '{name}' is not there, or leads back to this record; name a file beside it"
+            return chain, [found(SITE, here.place(base[1]), message)]
         seen.add(os.path.realpath(path))
         here = context.read(path)[0]
-        keys |= entries(here.root).keys()
-    return frozenset(keys), []
+        chain.append(here)
+    return chain, []
 
 
 def _matches(

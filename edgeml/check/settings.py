@@ -46,6 +46,7 @@ KEYS: dict[str, dict[str, type]] = {
     "storage": {"account_url": str, "account_name": str, "container": str, "ca_bundle": str, "port": int},
     "registry": {"tracking_uri": str, "model": str},
     "airlock": {"public_keys": list},
+    "sites": {"order": list, "approvals": int},
 }
 SECRETS: dict[str, tuple[str, ...]] = {"storage": ("account_key", "sas_token")}
 READY = {"azure": (("storage", "account_url"), ("registry", "tracking_uri"))}

@@ -328,6 +328,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "reference": _reference,
     "resourcegroup": lambda scope: {"id": scope.group_id, "name": scope.group, "location": scope.location},
     "resourceid": _resource_id,
+    "string": lambda _, value: _text(value),
     "subscription": lambda scope: {
         "id": f"/subscriptions/{scope.subscription}",
         "subscriptionId": scope.subscription,

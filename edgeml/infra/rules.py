@@ -19,7 +19,7 @@ from edgeml.infra.shapes import strange
 from edgeml.infra.template import Deployment, Resource, leaves
 
 WIDEST = 8
-"""Bits that a range which may open SSH must fix at least: an eighth of the internet in eight rules is no restriction."""
+"""Bits that a range must fix at least: half of the internet in each of two rules is no restriction."""
 COMPUTE_KEYS = "Microsoft.MachineLearningServices/workspaces/computes/listKeys/action"
 _BUILT_IN = {
     "8311e382-0749-4cb8-b61a-304f252e45ec": "AcrPush",
@@ -141,7 +141,7 @@ def logs_in_by_key_alone(_: str, __: Mapping[str, Any], deployment: Deployment) 
             yield f"{one.where}: '{user}' is no user name that Azure and Linux take; choose another adminUser"
 
 
-def opens_ssh_to_stated_ranges(_: str, __: Mapping[str, Any], deployment: Deployment) -> Iterator[str]:
+def opens_ports_to_stated_ranges(_: str, __: Mapping[str, Any], deployment: Deployment) -> Iterator[str]:
     open_to_all = True
     for one in _of(deployment, "Microsoft.Network/networkSecurityGroups"):
         for rule in _get(one.body, "properties", "securityRules") or []:
@@ -151,8 +151,8 @@ def opens_ssh_to_stated_ranges(_: str, __: Mapping[str, Any], deployment: Deploy
                 open_to_all = False
             if not inbound or facts.get("access") != "Allow":
                 continue
-            if facts.get("destinationPortRange") != "22" or "destinationPortRanges" in facts:
-                yield f"{one.where}: the rule '{rule.get('name')}' opens more than port 22; SSH is all that comes in"
+            if not str(facts.get("destinationPortRange", "")).isdecimal() or "destinationPortRanges" in facts:
+                yield f"{one.where}: the rule '{rule.get('name')}' opens more than one port; open each by a rule of its own"
             sources = [*facts.get("sourceAddressPrefixes", []), *filter(None, [facts.get("sourceAddressPrefix")])]
             if not sources:
                 yield f"{one.where}: the rule '{rule.get('name')}' states no source, which means everybody"
@@ -165,13 +165,13 @@ def opens_ssh_to_stated_ranges(_: str, __: Mapping[str, Any], deployment: Deploy
 
 
 def too_wide(source: object) -> str:
-    """Why SSH may not be opened to a range; empty where it may. Only IPv4: Stack Hub has no other."""
+    """Why a port may not be opened to a range; empty where it may. Only IPv4: Stack Hub has no other."""
     try:
         network = ipaddress.IPv4Network(str(source))
     except ValueError:
-        return f"'{source}' is no IPv4 range in the form 192.0.2.0/24; state who may open SSH"
+        return f"'{source}' is no IPv4 range in the form 192.0.2.0/24; state who may come in"
     if network.prefixlen < WIDEST:
-        return f"{network} lets {network.num_addresses:,} addresses open SSH; state a range of at least /{WIDEST}"
+        return f"{network} lets {network.num_addresses:,} addresses in; state a range of at least /{WIDEST}"
     return ""
 
 
@@ -255,7 +255,7 @@ RULES: tuple[Rule, ...] = (
     asks_for_all_it_declares,
     keeps_no_secret,
     logs_in_by_key_alone,
-    opens_ssh_to_stated_ranges,
+    opens_ports_to_stated_ranges,
     keeps_the_account_private,
     grants_the_least,
     trusts_environments_alone,

@@ -137,6 +137,8 @@ table inet edgeml {
         icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-advert } accept
         udp sport 67 udp dport 68 accept
         $ssh_rule
+        # A site's port, led to its container by the rule of \`edgeml deploy\`; the network's own rules say who comes.
+        ct status dnat accept
     }
 
     # Containers are reached on the ports they publish and begin no connection of their own.
