@@ -34,6 +34,7 @@ VERBS = {
     "gate": "decide whether a release tag may deploy to a site",
     "rollback": "open the pull request that takes a site back",
     "report": "write a run's report: one HTML page and its plots",
+    "infra": "the edge VM, the cloud side and the repository as code",
     "demo": "the whole loop on this machine, from private rows to a registered model",
 }
 

@@ -43,7 +43,9 @@ def report(run_folder: str, tracking_uri: str) -> str:
             digest = released.sha256 if released else "none"
             if known is not None and known.data.tags.get(DIGEST_TAG) == digest:
                 return str(known.info.run_id)
-            run = known or client.create_run(where, run_name=name, start_time=_milliseconds(found), tags={JOB_TAG: name})
+            run = known or client.create_run(
+                where, run_name=name, start_time=_milliseconds(found), tags={JOB_TAG: name}
+            )
             _log(client, run.info.run_id, found, released)
             client.set_tag(run.info.run_id, DIGEST_TAG, digest)  # last: with it the run is whole
             client.set_terminated(run.info.run_id, _STATUS.get(str(found.record["status"]), "FAILED"), _end(found))

@@ -57,7 +57,9 @@ class Scope:
 
     def variable(self, name: str) -> Any:
         if name not in self.variables:
-            raise ExpressionError(f"there is no variable '{name}'; the template has {', '.join(self.variables) or 'none'}")
+            raise ExpressionError(
+                f"there is no variable '{name}'; the template has {', '.join(self.variables) or 'none'}"
+            )
         if name in self._open:
             raise ExpressionError(f"the variable '{name}' is made of itself; break the circle")
         self.asked.add(f"variables/{name}")
@@ -147,8 +149,9 @@ class _Reader:
 
     def expression(self) -> Any:
         kind, text = self.next()
+        value: Any
         if kind == "text":
-            value: Any = text[1:-1].replace("''", "'")
+            value = text[1:-1].replace("''", "'")
         elif kind == "number":
             value = int(text)
         elif kind == "name":
@@ -161,6 +164,7 @@ class _Reader:
         return value
 
     def part(self, value: Any) -> Any:
+        key: Any
         if self.next()[1] == ".":
             kind, key = self.next()
             if kind != "name":
@@ -285,7 +289,7 @@ def _unique_string(_: Scope, *parts: str) -> str:
 
 def _copy_index(scope: Scope, name: str | int = "", offset: int = 0) -> int:
     if isinstance(name, int):
-        name, offset = "", name
+        return _copy_index(scope, "", name)
     if not scope.copies or (name and name not in scope.copies):
         raise ExpressionError("copyIndex() is for what is copied; name the loop that surrounds it")
     return (scope.copies[name] if name else list(scope.copies.values())[-1]) + offset

@@ -68,10 +68,13 @@ VERSIONS: dict[str, dict[str, str]] = {
     },
 }
 
-# Names that sshd or the image take; a VM with one of them is refused by Azure.
-RESERVED_USERS = frozenset("1 123 a actuser adm admin admin1 admin2 administrator aspnet backup console david guest john "
-                           "owner root server sql support support_388945a0 sys test test1 test2 test3 user user1 user2 "
-                           "user3 user4 user5".split())  # fmt: skip
+# Names that Azure takes for no user of a VM.
+_RESERVED = """
+1 123 a actuser adm admin admin1 admin2 administrator aspnet backup console david guest john owner
+root server sql support support_388945a0 sys test test1 test2 test3 user user1 user2 user3 user4
+user5
+"""
+RESERVED_USERS = frozenset(_RESERVED.split())
 
 
 def wrong(kind: str, name: str) -> str:

@@ -26,7 +26,9 @@ _BUILT_IN = {
     "7f951dda-4ed3-4680-a7ca-43fe172d538d": "AcrPull",
 }
 _SECRET = re.compile(r"password|secret|token|sas$|accountkey|connectionstring|privatekey", re.IGNORECASE)
-_KEY = re.compile(r"(?:ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(?:256|384|521)|sk-ssh-ed25519@openssh\.com) [A-Za-z0-9+/]+=*(?: .*)?")
+_KEY = re.compile(
+    r"(?:ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(?:256|384|521)|sk-ssh-ed25519@openssh\.com) [A-Za-z0-9+/]+=*(?: .*)?"
+)
 _SUBJECT = re.compile(r"repo:[\w.-]+(?:@\d+)?/[\w.-]+(?:@\d+)?:environment:[^:*?]+")
 
 Rule = Callable[[str, Mapping[str, Any], Deployment], Iterator[str]]
@@ -152,7 +154,7 @@ def opens_ports_to_stated_ranges(_: str, __: Mapping[str, Any], deployment: Depl
             if not inbound or facts.get("access") != "Allow":
                 continue
             if not str(facts.get("destinationPortRange", "")).isdecimal() or "destinationPortRanges" in facts:
-                yield f"{one.where}: the rule '{rule.get('name')}' opens more than one port; open each by a rule of its own"
+                yield f"{one.where}: the rule '{rule.get('name')}' opens more than one port; give each its rule"
             sources = [*facts.get("sourceAddressPrefixes", []), *filter(None, [facts.get("sourceAddressPrefix")])]
             if not sources:
                 yield f"{one.where}: the rule '{rule.get('name')}' states no source, which means everybody"
@@ -198,7 +200,7 @@ def grants_the_least(_: str, __: Mapping[str, Any], deployment: Deployment) -> I
         for permission in _get(one.body, "properties", "permissions") or []:
             granted = permission.get("actions", [])
             if any(fnmatchcase(COMPUTE_KEYS.lower(), action.lower()) for action in granted) or "*" in granted:
-                yield f"{one.where}: the role may list the keys of computes, and with them the VM's; name actions singly"
+                yield f"{one.where}: the role may list the keys of computes, the VM's among them; name actions"
             if any(action.lower().startswith("microsoft.authorization/") for action in granted):
                 yield f"{one.where}: the role may give rights; leave Microsoft.Authorization out"
     for one in _of(deployment, "Microsoft.Authorization/roleAssignments"):
@@ -223,7 +225,7 @@ def trusts_environments_alone(_: str, __: Mapping[str, Any], deployment: Deploym
         facts = _get(one.body, "properties")
         subject = str(facts.get("subject", ""))
         if not _SUBJECT.fullmatch(subject):
-            yield f"{one.where}: '{subject}' is no subject of a GitHub environment; matching is exact, without wildcards"
+            yield f"{one.where}: '{subject}' is no subject of a GitHub environment; wildcards match nothing"
         if not str(facts.get("issuer", "")).startswith("https://"):
             yield f"{one.where}: the issuer must be an https address"
         if facts.get("audiences") != ["api://AzureADTokenExchange"]:

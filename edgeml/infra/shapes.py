@@ -11,16 +11,21 @@ from typing import Any
 
 ANY: dict[str, Any] = {}
 """What is not looked into: a value, or an object with keys of its own."""
+
+
+def _keys(text: str) -> dict[str, Any]:
+    return dict.fromkeys(text.split(), ANY)
+
+
 _ID = {"id": ANY}
 _TOP = {"location": ANY, "tags": ANY, "sku": {"name": ANY, "tier": ANY}}
-_RULE = dict.fromkeys(
-    ("description", "priority", "direction", "access", "protocol", "sourceAddressPrefix", "sourceAddressPrefixes")
-    + ("sourcePortRange", "sourcePortRanges", "destinationAddressPrefix", "destinationAddressPrefixes")
-    + ("destinationPortRange", "destinationPortRanges"),
-    ANY,
+_RULE = _keys(
+    "description priority direction access protocol sourceAddressPrefix "
+    "sourceAddressPrefixes sourcePortRange sourcePortRanges destinationAddressPrefix "
+    "destinationAddressPrefixes destinationPortRange destinationPortRanges"
 )
 _DISK = {
-    **dict.fromkeys(("name", "lun", "createOption", "diskSizeGB", "caching", "writeAcceleratorEnabled", "osType"), ANY),
+    **_keys("name lun createOption diskSizeGB caching writeAcceleratorEnabled osType"),
     "managedDisk": {"id": ANY, "storageAccountType": ANY},
 }
 
@@ -30,8 +35,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
     "Microsoft.Authorization/roleDefinitions": {
         "properties": {
-            **dict.fromkeys(("roleName", "description", "type", "assignableScopes"), ANY),
-            "permissions": dict.fromkeys(("actions", "notActions", "dataActions", "notDataActions"), ANY),
+            **_keys("roleName description type assignableScopes"),
+            "permissions": _keys("actions notActions dataActions notDataActions"),
         }
     },
     "Microsoft.Compute/disks": {
@@ -43,7 +48,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "properties": {
             "hardwareProfile": {"vmSize": ANY},
             "osProfile": {
-                **dict.fromkeys(("computerName", "adminUsername", "adminPassword", "customData"), ANY),
+                **_keys("computerName adminUsername adminPassword customData"),
                 "linuxConfiguration": {
                     "disablePasswordAuthentication": ANY,
                     "provisionVMAgent": ANY,
@@ -51,7 +56,7 @@ SHAPES: dict[str, dict[str, Any]] = {
                 },
             },
             "storageProfile": {
-                "imageReference": dict.fromkeys(("publisher", "offer", "sku", "version", "id"), ANY),
+                "imageReference": _keys("publisher offer sku version id"),
                 "osDisk": _DISK,
                 "dataDisks": _DISK,
             },
@@ -61,24 +66,21 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
     "Microsoft.Compute/virtualMachines/extensions": {
         **_TOP,
-        "properties": dict.fromkeys(
-            ("publisher", "type", "typeHandlerVersion", "autoUpgradeMinorVersion", "forceUpdateTag", "settings")
-            + ("protectedSettings",),
-            ANY,
+        "properties": _keys(
+            "publisher type typeHandlerVersion autoUpgradeMinorVersion forceUpdateTag settings protectedSettings"
         ),
     },
     "Microsoft.ContainerRegistry/registries": {
         **_TOP,
-        "properties": dict.fromkeys(("adminUserEnabled", "anonymousPullEnabled", "publicNetworkAccess"), ANY),
+        "properties": _keys("adminUserEnabled anonymousPullEnabled publicNetworkAccess"),
     },
     "Microsoft.KeyVault/vaults": {
         **_TOP,
         "properties": {
             "sku": {"family": ANY, "name": ANY},
-            **dict.fromkeys(
-                ("tenantId", "accessPolicies", "enableRbacAuthorization", "enableSoftDelete", "enablePurgeProtection")
-                + ("softDeleteRetentionInDays", "publicNetworkAccess"),
-                ANY,
+            **_keys(
+                "tenantId accessPolicies enableRbacAuthorization enableSoftDelete "
+                "enablePurgeProtection softDeleteRetentionInDays publicNetworkAccess"
             ),
         },
     },
@@ -86,10 +88,9 @@ SHAPES: dict[str, dict[str, Any]] = {
         **_TOP,
         "identity": {"type": ANY},
         "kind": ANY,
-        "properties": dict.fromkeys(
-            ("friendlyName", "description", "storageAccount", "keyVault", "containerRegistry", "applicationInsights")
-            + ("hbiWorkspace", "v1LegacyMode", "publicNetworkAccess", "imageBuildCompute"),
-            ANY,
+        "properties": _keys(
+            "friendlyName description storageAccount keyVault containerRegistry "
+            "applicationInsights hbiWorkspace v1LegacyMode publicNetworkAccess imageBuildCompute"
         ),
     },
     "Microsoft.ManagedIdentity/userAssignedIdentities": {"location": ANY, "tags": ANY},
@@ -104,7 +105,7 @@ SHAPES: dict[str, dict[str, Any]] = {
             "ipConfigurations": {
                 "name": ANY,
                 "properties": {
-                    **dict.fromkeys(("privateIPAllocationMethod", "privateIPAddress", "primary"), ANY),
+                    **_keys("privateIPAllocationMethod privateIPAddress primary"),
                     "subnet": _ID,
                     "publicIPAddress": _ID,
                 },
@@ -118,7 +119,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "Microsoft.Network/publicIPAddresses": {
         **_TOP,
         "properties": {
-            **dict.fromkeys(("publicIPAllocationMethod", "publicIPAddressVersion", "idleTimeoutInMinutes"), ANY),
+            **_keys("publicIPAllocationMethod publicIPAddressVersion idleTimeoutInMinutes"),
             "dnsSettings": {"domainNameLabel": ANY},
         },
     },
@@ -132,10 +133,9 @@ SHAPES: dict[str, dict[str, Any]] = {
     "Microsoft.Storage/storageAccounts": {
         **_TOP,
         "kind": ANY,
-        "properties": dict.fromkeys(
-            ("supportsHttpsTrafficOnly", "allowBlobPublicAccess", "minimumTlsVersion", "allowSharedKeyAccess")
-            + ("allowCrossTenantReplication", "publicNetworkAccess"),
-            ANY,
+        "properties": _keys(
+            "supportsHttpsTrafficOnly allowBlobPublicAccess minimumTlsVersion "
+            "allowSharedKeyAccess allowCrossTenantReplication publicNetworkAccess"
         ),
     },
 }

@@ -1,4 +1,4 @@
-"""ARM templates: read strictly, and evaluated with the parameters of one deployment into the resources it would make."""
+"""ARM templates: read strictly, and evaluated with the parameters of one deployment into what it would make."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Resource:
 
 @dataclass(frozen=True)
 class Deployment:
-    """A template evaluated: its resources (copies unrolled, false conditions left out), outputs and what it left unasked."""
+    """A template evaluated: loops unrolled, what its conditions leave out apart, and what nothing asks for."""
 
     resources: list[Resource]
     left_out: set[str]
