@@ -64,7 +64,7 @@ class Arm:
         from azure.core.exceptions import AzureError, ClientAuthenticationError
         from azure.core.rest import HttpRequest
 
-        request = HttpRequest(method, path, params={"api-version": version, **(query or {})}, json=body)
+        request = HttpRequest(method, f"{self.endpoint}{path}", params={"api-version": version, **(query or {})}, json=body)
         try:
             response = self._client.send_request(request)
             status, text = int(response.status_code), response.text()
@@ -72,8 +72,8 @@ class Arm:
             first = str(error).strip().splitlines()[0]
             raise EdgemlError(f"signing in failed: {first}; run `az login`, or check the certificate", 1) from None
         except AzureError as error:
-            kind = type(error).__name__
-            raise EdgemlError(f"{self.endpoint} cannot be reached ({kind}); check network and certificate", 1) from None
+            why = f"{type(error).__name__}: {str(error)[:200]}"
+            raise EdgemlError(f"{self.endpoint} cannot be reached ({why}); check network and certificate", 1) from None
         if status >= 400 and status != 404:
             raise EdgemlError(f"{method} {path}: {_sentence(status, text)}", 1)
         try:

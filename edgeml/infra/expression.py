@@ -47,8 +47,6 @@ class Scope:
     copies: dict[str, int] = field(default_factory=dict)
     at_run_time: bool = True
     """Whether `reference()` may be asked: nowhere but in properties and outputs."""
-    asked: set[str] = field(default_factory=set)
-    """Parameters and variables that were asked for."""
     _open: list[str] = field(default_factory=list)
 
     @property
@@ -62,7 +60,6 @@ class Scope:
             )
         if name in self._open:
             raise ExpressionError(f"the variable '{name}' is made of itself; break the circle")
-        self.asked.add(f"variables/{name}")
         self._open.append(name)
         try:
             return resolve(self.variables[name], self)
@@ -72,7 +69,6 @@ class Scope:
     def parameter(self, name: str) -> Any:
         if name not in self.parameters:
             raise ExpressionError(f"there is no parameter '{name}'; the template has {', '.join(self.parameters)}")
-        self.asked.add(f"parameters/{name}")
         return self.parameters[name]
 
 
@@ -233,7 +229,6 @@ class _Reader:
                 named = self.tokens[self.at + 2][1].strip("'")
                 if named not in getattr(self.scope, text.lower()):
                     raise ExpressionError(f"there is nothing named '{named}' among the {text.lower()}; check the name")
-                self.scope.asked.add(f"{text.lower()}/{named}")
             depth += (kind == "sign" and text in "([") - (kind == "sign" and text in ")]")
             self.at += 1
 

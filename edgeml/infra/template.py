@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "secureobject": dict,
 }
 _PARAMETER = {"type", "defaultValue", "allowedValues", "minLength", "maxLength", "minValue", "maxValue", "metadata"}
+_NAMED = re.compile(r"\b(parameters|variables)\('(\w+)'\)", re.IGNORECASE)
 _RESOURCE = {"type", "apiVersion", "name", "condition", "copy", "dependsOn", "comments", "scope"}
 
 
@@ -153,8 +155,9 @@ def evaluate(template: Mapping[str, Any], values: Mapping[str, Any], place: Plac
         _known_keys(output, {"type", "value", "condition", "metadata"}, f"outputs.{name}")
         if resolve(output.get("condition", True), scope) is True:
             outputs[name] = _in(f"outputs.{name}", output.get("value"), scope)
+    named = {f"{kind.lower()}/{name}" for kind, name in _NAMED.findall(json.dumps(template))}
     declared = {f"parameters/{name}" for name in parameters} | {f"variables/{name}" for name in scope.variables}
-    return Deployment(found, left_out, outputs, declared - scope.asked)
+    return Deployment(found, left_out, outputs, declared - named)
 
 
 def arguments(declared: Mapping[str, Any], values: Mapping[str, Any], place: Place) -> dict[str, Any]:

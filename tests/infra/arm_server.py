@@ -1,8 +1,8 @@
 """Azure Resource Manager on loopback: resource groups, deployments that take their time, resources, keys, images.
 
 It refuses what the real one would refuse before it looks further: no token, a version that the type does not have, a
-template without its schema. A deployment makes one resource each time it is asked about, so that a test decides how far
-it got; `faults` answer in the place of what was asked, once each.
+template without its schema. A deployment makes four resources each time it is asked about, unless it is `frozen`;
+`faults` answer in the place of what was asked, once each.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class ArmServer:
             properties = body["properties"]
             values = {key: one["value"] for key, one in properties["parameters"].items()}
             assert set(properties) == {"mode", "template", "parameters"} and properties["mode"] == "Incremental"
-            place = arm.Place(*re.findall(r"/subscriptions/([^/]+)/resourcegroups/([^/]+)", path)[0], "local")
+            place = arm.Place(*re.findall(r"/subscriptions/([^/]+)/resourcegroups/([^/]+)", path)[0], "local", "tenant")
             made = arm.evaluate(properties["template"], values, place)
             self.deployments[name] = {"todo": list(made.resources), "done": [], "state": "Running", "error": None}
             self.deployments[name]["outputs"] = made.outputs
@@ -133,10 +133,14 @@ class ArmServer:
         one = self.deployments[name]
         if one["state"] != "Running" or self.frozen:
             return
+        for resource in [one["todo"].pop(0) for _ in range(min(4, len(one["todo"])))]:
+            self._step(one, resource)
+            if one["state"] == "Failed":
+                return
         if not one["todo"]:
             one["state"] = "Succeeded"
-            return
-        resource = one["todo"].pop(0)
+
+    def _step(self, one: dict[str, Any], resource: arm.Resource) -> None:
         operation = {
             "provisioningState": "Succeeded",
             "targetResource": {"resourceType": resource.type, "resourceName": resource.name},
@@ -192,7 +196,7 @@ class ArmServer:
             for one in [one for one in self.resources if one == path.lower() or one.startswith(f"{path.lower()}/")]:
                 del self.resources[one]
             return (202 if found else 204), None, {}
-        return (200, found, {}) if found else (404, _error("ResourceNotFound", path), {"Retry-After": "0"})
+        return (200, found, {}) if found else (404, _error("ResourceNotFound", path), {})
 
 
 def _error(code: str, message: str) -> dict[str, Any]:
