@@ -75,6 +75,20 @@ class Azure(Section):
     workspace: str = Field(default="", description="name of the workspace")
 
 
+class StackHub(Section):
+    """The Azure Stack Hub on which `edgeml infra` makes the edge VM."""
+
+    arm_url: str = Field(default="", description="its Resource Manager: https://management.<region>.<fqdn>")
+    tenant_id: str = Field(default="", description="Microsoft Entra tenant of the stamp, or adfs")
+    client_id: str = Field(default="", description="application that signs in by certificate; empty: the Azure CLI")
+    client_certificate: str = Field(default="", description="PEM file of that application's certificate and key")
+    subscription_id: str = Field(default="", description="subscription on the stamp")
+    resource_group: str = Field(default="", description="resource group of the edge VM and the rows")
+    egress: list[str] = Field(
+        default_factory=list, description="host:port that the VM's uploader and jobs may open, the storage's included"
+    )
+
+
 class Sites(Section):
     """The places that serve, and what lets a release reach them."""
 
@@ -138,6 +152,7 @@ class Settings(BaseSettings):
     airlock: Airlock = Airlock()
     image: Image = Image()
     azure: Azure = Azure()
+    stackhub: StackHub = StackHub()
     sites: Sites = Sites()
     compute: dict[str, Compute] = Field(default_factory=dict, description="compute targets by name")
     site: dict[str, Site] = Field(default_factory=dict, description="machines of sites by the site's name")

@@ -46,6 +46,11 @@ KEYS: dict[str, dict[str, type]] = {
     "storage": {"account_url": str, "account_name": str, "container": str, "ca_bundle": str, "port": int},
     "registry": {"tracking_uri": str, "model": str},
     "airlock": {"public_keys": list},
+    "stackhub": {
+        **dict.fromkeys(("arm_url", "tenant_id", "client_id", "client_certificate", "subscription_id"), str),
+        "resource_group": str,
+        "egress": list,
+    },
     "sites": {"order": list, "approvals": int},
     "image": {
         "registry": str,
