@@ -162,6 +162,14 @@ class _Names:
                 best = name
         return self._columns.get(best, "")
 
+    def header(self, line: str) -> list[str]:
+        """The parts of a line if one of them names a column and the line is no row of statistics itself, else none."""
+        lower = line.lower()
+        if not any(name[0] in lower for name in self._columns if name) or len(line) > 100_000 or _LABELS.match(line):
+            return []
+        parts = _cells(line)
+        return parts if any(self.column(_words(part)) for part in parts) else []
+
     def place(self, path: Sequence[str]) -> str:
         """A JSON path that tells no key which could be a private value, and no index of a list."""
         told = [part if part == "[]" or all(word in self._safe for word in _words(part)) else "*" for part in path]
@@ -295,23 +303,28 @@ def _questions(file: str, item: _Value, names: _Names) -> Iterator[_Asked]:
 
 def _printed(file: str, text: str, names: _Names) -> Iterator[_Asked]:
     """The minima, maxima and quantiles of a table as `describe()` prints it: columns beside each other."""
+    if not any(label in text for label in ("min", "max", "%")):
+        return
+    lines = text.splitlines()
     header: list[str] = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if len(line) > 100_000:
-            continue
-        label = _LABELS.match(line)
+    seen = 0  # lines above which the header is known; it is looked for only once a row of statistics stands below
+    for number, line in enumerate(lines):
+        label = _LABELS.match(line) if len(line) <= 100_000 else None
         if label is None:
-            parts = re.split(r"[\s,|;]+", line.strip(" |,;\t"))
-            if any(names.column(_words(part)) for part in parts):
-                header = parts
             continue
-        cells = re.split(r"[\s,|;]+", line[label.end() :].strip(" |,;\t"))
+        above = (names.header(lines[at]) for at in range(number - 1, seen - 1, -1))
+        header, seen = next((parts for parts in above if parts), header), number
+        cells = _cells(line[label.end() :])
         if len(cells) != len(header) or not all(_NUMBER.fullmatch(cell) for cell in cells):
             continue
         for name, cell in zip(header, cells, strict=True):
             column = names.column(_words(name))
             if column:
-                yield _Asked(file, f"line {number}", column, _Number.read(cell), label[1] in ("min", "max"))
+                yield _Asked(file, f"line {number + 1}", column, _Number.read(cell), label[1] in ("min", "max"))
+
+
+def _cells(line: str) -> list[str]:
+    return re.split(r"[\s,|;]+", line.strip(" |,;\t"))
 
 
 def _answered(asked: Sequence[_Asked], private: Private) -> list[Finding]:

@@ -182,7 +182,7 @@ def runs(edged: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]
 
 
 def _something(data: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Of rows of bytes those that may begin text (UTF-8, or anything with a zero) or a known format."""
+    """Of rows of eight bytes or more those that may begin text (in any encoding) or a known format."""
     import numpy as np
 
     follows = np.zeros((4, 4), dtype=bool)  # of each kind of byte what may come next
@@ -195,7 +195,10 @@ def _something(data: NDArray[np.uint8]) -> NDArray[np.bool_]:
         if at:
             text &= follows[kind[:, at - 1], kind[:, at]]
     known = starts.take(data[:, 0].astype(np.int64) << 8 | data[:, 1])
-    return np.asarray(text | known | (data == 0).any(axis=1) | ((data[:, 0] & 254 == 254) & (data[:, 1] & 254 == 254)))
+    # Of UTF-16 and UTF-32 nine letters of ten are below 0x250, so that every other byte is at most 2; or there is a mark.
+    wide = ((data[:, 0:8:2] > 2).sum(axis=1) < 2) | ((data[:, 1:8:2] > 2).sum(axis=1) < 2)
+    marked = (data[:, 0] & 254 == 254) & (data[:, 1] & 254 == 254)
+    return np.asarray(text | known | wide | marked)
 
 
 @lru_cache(maxsize=1)
