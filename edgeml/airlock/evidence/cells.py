@@ -7,6 +7,7 @@ such evidence: any number in their range is someone's, and so are the thresholds
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -145,47 +146,70 @@ class _Asked(NamedTuple):
 
 
 class Cells:
-    """The examiner of single numbers."""
+    """The examiner of single numbers; what cells fit them is told by `near`."""
 
     def __init__(self, corpus: Corpus, private: Private) -> None:
         import numpy as np
 
         self._corpus, self._private = corpus, private
-        names = [name for name in bits.numeric(private) if not private.columns[name].public]
-        self._keyed = named_columns(corpus, names, after=2)
+        self._names = [name for name in bits.numeric(private) if not private.columns[name].public]
+        self._keyed = named_columns(corpus, self._names, after=2)
         self._text = corpus.which(corpus.tokens.numbers.at)
-        self._columns: dict[str, _Asked] = {}
-        asked = {}
-        value, half, digits, which = corpus.distinct[:4]
+        distinct = corpus.distinct
         # Few digits are many people's numbers: 0, 1 and 100 stand everywhere.
-        many = (10.0 ** -digits.astype(np.float64) * private.rows <= _FEW) & ~np.isnan(value)
-        for index, name in enumerate(names):
-            column = private.profile.numbers[name]
-            if column.occupancy > bits.OCCUPIED or column.levels < 2:
-                continue
-            own = np.zeros(len(value), dtype=bool)
-            own[which[self._keyed == index]] = True
-            kept = np.flatnonzero((many | own) & within(column, value, half))
-            kept = kept[2 * half[kept] * private.rows <= _RARE * (column.high - column.low)]
-            chance = bits.chance(column, value[kept], half[kept]) * private.rows
-            free, own = (chance <= _RARE) & many[kept], (chance <= _NAMED) & own[kept]
-            good = free | own
-            kept, chance = kept[good], chance[good]
-            chance = np.maximum(chance, _on_lattice(column, value[kept]) * column.occupancy)
-            self._columns[name] = _Asked(index, kept, chance, free[good], own[good])
-            asked[name] = (value[kept], half[kept])
-        self._lookup = Lookup(private, asked)
+        self._many = 10.0 ** -distinct.digits.astype(np.float64) * private.rows <= _FEW
+        self._wanted = self._many.copy()
+        self._wanted[distinct.which[self._keyed >= 0]] = True
+        self._met: dict[str, list[NDArray[np.int64]]] = {}
 
-    def feed(self, batch: Any) -> None:
-        self._lookup.feed(batch)
+    def least(self, name: str) -> float:
+        """How many times a number's width must fit into the column's range for the number to tell anything."""
+        column = self._private.profile.numbers[name]
+        if name not in self._names or column.occupancy > bits.OCCUPIED or column.levels < 2:
+            return math.inf
+        return self._private.rows / _RARE
+
+    def take(self, name: str, which: NDArray[np.int64]) -> None:
+        """Count the different numbers that a cell of the column fits, once for each cell."""
+        import numpy as np
+
+        column, least = self._private.profile.numbers[name], self.least(name)
+        wide = 2 * self._corpus.distinct.half[which] * least > column.high - column.low
+        met = self._met.setdefault(name, [])
+        met.append(np.sort(which[self._wanted[which] & ~wide]).astype(np.int32))
+        if len(met) > 1 and len(met[-1]) > len(met[-2]):  # so that there are few, and each is merged a few times
+            met[-2:] = [np.sort(np.concatenate(met[-2:]), kind="stable")]
+
+    def _asked(self, name: str) -> _Asked:
+        """The numbers that tell something as cells of a column."""
+        import numpy as np
+
+        index, column, rows = self._names.index(name), self._private.profile.numbers[name], self._private.rows
+        value, half, _, which = self._corpus.distinct[:4]
+        own = np.zeros(len(value), dtype=bool)
+        own[which[self._keyed == index]] = True
+        fine = (2 * half * rows <= _RARE * (column.high - column.low)) & within(column, value, half)
+        kept = np.flatnonzero(fine & (self._many | own))
+        chance = bits.chance(column, value[kept], half[kept]) * rows
+        free, own = (chance <= _RARE) & self._many[kept], (chance <= _NAMED) & own[kept]
+        good = free | own
+        kept, chance = kept[good], chance[good]
+        chance = np.maximum(chance, _on_lattice(column, value[kept]) * column.occupancy)
+        return _Asked(index, kept, chance, free[good], own[good])
 
     def findings(self) -> list[Finding]:
         import numpy as np
 
         k = self._private.contract.k
         result: list[Finding] = []
-        for name, asked in self._columns.items():
-            counts = self._lookup.counts(name)
+        for name, parts in self._met.items():
+            met, many = np.unique(np.concatenate(parts), return_counts=True)
+            if not len(met) or (len(met) < k and not np.isin(met, self._corpus.distinct.which[self._keyed >= 0]).any()):
+                continue
+            asked = self._asked(name)
+            counts = np.zeros(len(self._many), dtype=np.int64)
+            counts[met] = many
+            counts = counts[asked.which]
             rare = np.flatnonzero((counts > 0) & (counts < k))
             own = rare[asked.own[rare]]
             numbers, which = self._numbers(asked, own)

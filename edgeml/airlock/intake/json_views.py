@@ -171,9 +171,7 @@ def _any(marked: NDArray[np.bool_], start: NDArray[np.int64], end: NDArray[np.in
     return np.asarray(count[end] > count[start])
 
 
-def _lines(
-    raw: NDArray[np.uint8], start: NDArray[np.int64], end: NDArray[np.int64], owner: NDArray[np.int64]
-) -> str:
+def _lines(raw: NDArray[np.uint8], start: NDArray[np.int64], end: NDArray[np.int64], owner: NDArray[np.int64]) -> str:
     """The stretches, a space after each and a line's end after the last of each owner."""
     import numpy as np
 

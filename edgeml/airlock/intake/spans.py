@@ -136,13 +136,15 @@ class Letters:
         yield from zip(first.tolist(), ends[lines].tolist(), strict=True)
 
     def quoted(self, text: str) -> str:
-        """The lines in which every `=` is one of quoted-printable's escapes, and of other lines the words with one."""
+        """The lines in which every `=` is one of quoted-printable's escapes, and of other lines the words with one that
+        is not for a byte which no text has."""
         import numpy as np
 
         equals = np.flatnonzero(self.raw == 61)
         after, then = self._at(equals + 1), self._at(equals + 2)
         upper = _upper()
         escape = (upper.take(after) & upper.take(then)) | (after == 10) | ((after == 13) & (then == 10))
+        told = escape & ((after > 49) | ((after == 48) & ((then == 57) | (then == 65) | (then == 68))) | (after < 48))
         if escape.all() or not text.isascii():
             return text
         ends = np.append(np.flatnonzero(self.raw == 10), len(self.raw))
@@ -152,7 +154,7 @@ class Letters:
         spaces = np.concatenate(
             [[-1], np.flatnonzero((self.raw == 32) | (self.raw == 9) | (self.raw == 10)), [len(text)]]
         )
-        word = np.unique(np.searchsorted(spaces, equals[escape & mixed[line]]))
+        word = np.unique(np.searchsorted(spaces, equals[told & mixed[line]]))
         first, last = np.append(0, ends + 1)[whole], ends[whole] + 1
         # One more where a stretch begins and one less behind its end: what is above zero is kept.
         edges = np.bincount(np.append(first, spaces[word - 1] + 1), minlength=len(text) + 2)
@@ -195,7 +197,7 @@ def _something(data: NDArray[np.uint8]) -> NDArray[np.bool_]:
         if at:
             text &= follows[kind[:, at - 1], kind[:, at]]
     known = starts.take(data[:, 0].astype(np.int64) << 8 | data[:, 1])
-    # Of UTF-16 and UTF-32 nine letters of ten are below 0x250, so that every other byte is at most 2; or there is a mark.
+    # Of UTF-16 and UTF-32 nine letters of ten are below 0x250: every other byte is at most 2; or there is a mark.
     wide = ((data[:, 0:8:2] > 2).sum(axis=1) < 2) | ((data[:, 1:8:2] > 2).sum(axis=1) < 2)
     marked = (data[:, 0] & 254 == 254) & (data[:, 1] & 254 == 254)
     return np.asarray(text | known | wide | marked)
