@@ -11,6 +11,8 @@ import re
 import unicodedata
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import TypeAlias
 from urllib.parse import unquote_plus
 
@@ -49,12 +51,18 @@ Way: TypeAlias = Callable[[str, spans.Letters | None], Iterator[bytes | str]]
 
 def of(text: str) -> Iterator[tuple[str, bytes | str]]:
     """Every decoding of a text that yields something, by its name: bytes where they were encoded, else text."""
-    letters = spans.Letters(text) if len(text) > spans.SHORT else None
-    for name, way in WAYS:
-        for count, found in enumerate(way(text, letters)):
-            if count == RUNS:
-                break
-            yield name, found
+    if len(text) <= spans.SHORT:
+        for name, way in WAYS:
+            yield from ((name, found) for found in islice(way(text, None), RUNS))
+        return
+    letters = spans.Letters(text)
+
+    def found(way: tuple[str, Way]) -> list[bytes | str]:
+        return list(islice(way[1](text, letters), RUNS))
+
+    with ThreadPoolExecutor(2) as pool:  # what costs here lets other threads run
+        for (name, _), several in zip(WAYS, pool.map(found, WAYS), strict=True):
+            yield from ((name, one) for one in several)
 
 
 def _runs(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SHORT = 2048  # letters of a text for which the patterns alone are faster
 BASE64, HEX, BASE32, BASE85, BYTES, DIGIT, LINE = (1 << bit for bit in range(7))
 _EIGHT = 0x0101010101010101  # eight bytes that are true
+_INDENT = 4096  # spaces before the next line of an encoded word, at most
 _TEXT, _REST, _LEAD, _NEVER = range(4)  # what a byte can be in UTF-8
 
 Spans = Iterator[tuple[int, int]]
@@ -33,11 +34,12 @@ class Letters:
         import numpy as np
 
         if text.isascii():
-            self.raw = np.frombuffer(text.encode(), dtype=np.uint8)
+            data = text.encode()
         else:
             wide = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
-            self.raw = np.where(wide < 128, wide, 255).astype(np.uint8)
-        self.kinds = _kinds().take(self.raw)
+            data = np.where(wide < 128, wide, 255).astype(np.uint8).tobytes()
+        self.raw = np.frombuffer(data, dtype=np.uint8)
+        self.kinds = np.frombuffer(data.translate(_kinds()), dtype=np.uint8)
 
     def among(self, kind: int) -> NDArray[np.bool_]:
         found: NDArray[np.bool_] = (self.kinds & kind) != 0
@@ -66,19 +68,19 @@ class Letters:
         import numpy as np
 
         start, end = runs(self._edged(BASE64))
+        length, after = end - start, self._at(end)
+        gap = np.append(start[1:], end[-1:]) - end
+        link = (length % 4 == 0) & (((after == 10) & (gap == 1)) | ((after == 13) & (gap == 2)))
+        # Behind the line's end there may be spaces and tabs, which is rare enough to be looked at one by one.
+        for at in np.flatnonzero((length % 4 == 0) & ((after == 10) | (after == 13)) & (gap > 1)).tolist():
+            between = self.raw[end[at] : end[at] + min(gap[at], _INDENT)].tobytes()
+            link[at] = between.rstrip(b" \t") in (b"\n", b"\r\n")
+        link[-1:] = False
+        start, end, link = _linked(start, end, link, length >= 16)
         if not len(start):
             return
-        length = end - start
-        gap = np.append(start[1:], len(self.raw) + 2) - end
-        after, then = self._at(end), self._at(end + 1)
-        link = (length % 4 == 0) & ((after == 10) | ((after == 13) & (then == 10)))
-        # Behind the line's end only spaces and tabs: where there are some, those are looked at one by one, being few.
-        for at in np.flatnonzero(link & (gap > 1 + (after == 13))).tolist():
-            between = self.raw[end[at] : end[at] + gap[at]].tobytes()
-            link[at] = gap[at] < 4096 and not between.lstrip(b"\r").lstrip(b"\n").strip(b" \t")
-        link[-1] = False
-        head = np.flatnonzero(np.append(True, ~link[:-1]))
-        tail = np.append(head[1:], len(start)) - 1
+        length, head, tail = end - start, *_chains(link)
+        gap = np.append(start[1:], end[-1:]) - end
         quads = np.add.reduceat(length // 4, head)
         some = np.flatnonzero(quads >= 4)
         head, tail, quads = head[some], tail[some], quads[some]
@@ -99,17 +101,15 @@ class Letters:
         import numpy as np
 
         start, end = runs(self._edged(HEX))
+        length, after = end - start, self._at(end)
+        gap = np.append(start[1:], end[-1:] + 9) - end
+        crossed = (gap <= 3) & (np.append(self.raw.take(start[1:] - 1), 0)[: len(gap)] == 120)
+        link = ((gap == 1) & (length % 2 == 0) & ((after == 32) | (after == 58) | (after == 44))) | crossed
+        link[-1:] = False
+        start, end, link = _linked(start, end, link, length >= 16)
         if not len(start):
             return
-        length = end - start
-        gap = np.append(start[1:], len(self.raw) + 8) - end
-        marks = self._at(end[:, None] + np.arange(3))
-        marked = (marks[:, 0] == 32) | (marks[:, 0] == 58) | (marks[:, 0] == 44)
-        crossed = (gap <= 3) & (marks[np.arange(len(gap)), np.clip(gap - 1, 0, 2)] == 120)
-        link = ((gap == 1) & marked & (length % 2 == 0)) | crossed
-        link[-1] = False
-        head = np.flatnonzero(np.append(True, ~link[:-1]))
-        tail = np.append(head[1:], len(start)) - 1
+        length, head, tail = end - start, *_chains(link)
         some = np.flatnonzero(np.add.reduceat(length, head) >= 16)
         head, tail = head[some], tail[some]
         four = _four().take(self._at(start[head][:, None] + np.arange(16))).reshape(-1, 8, 2)
@@ -128,10 +128,10 @@ class Letters:
         commas = np.flatnonzero(between & (self.raw[1:-1] == 44)) + 1
         if not len(commas):
             return
-        ends = np.append(np.flatnonzero(self.among(LINE)), len(self.raw))
-        lines = np.unique(np.searchsorted(ends, commas))
         points = np.flatnonzero(between & (self.raw[1:-1] == 46)) + 1
-        lines = lines[~np.isin(lines, np.searchsorted(ends, points))]
+        ends = np.append(np.flatnonzero(self.among(LINE)), len(self.raw))
+        many, others = (np.diff(np.append(0, np.searchsorted(marks, ends))) for marks in (commas, points))
+        lines = np.flatnonzero((many > 0) & (others == 0))
         first = np.append(0, ends + 1)[lines]
         yield from zip(first.tolist(), ends[lines].tolist(), strict=True)
 
@@ -155,11 +155,11 @@ class Letters:
             [[-1], np.flatnonzero((self.raw == 32) | (self.raw == 9) | (self.raw == 10)), [len(text)]]
         )
         word = np.unique(np.searchsorted(spaces, equals[told & mixed[line]]))
-        first, last = np.append(0, ends + 1)[whole], ends[whole] + 1
-        # One more where a stretch begins and one less behind its end: what is above zero is kept.
-        edges = np.bincount(np.append(first, spaces[word - 1] + 1), minlength=len(text) + 2)
-        edges = edges - np.bincount(np.append(last, spaces[word] + 1), minlength=len(text) + 2)
-        kept = self.raw[np.cumsum(edges[: len(text)], dtype=np.int32) > 0]
+        edges = np.zeros(len(text) + 2, dtype=np.int8)
+        for first, last in ((np.append(0, ends + 1)[whole], ends[whole] + 1), (spaces[word - 1] + 1, spaces[word] + 1)):
+            edges[first] += 1
+            edges[last] -= 1
+        kept = self.raw[np.cumsum(edges[: len(text)], dtype=np.int8) > 0]
         return kept.tobytes().decode("ascii")
 
     def _edged(self, kind: int) -> NDArray[np.bool_]:
@@ -183,6 +183,26 @@ def runs(edged: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]
     return edges[0::2], edges[1::2]
 
 
+def _linked(
+    start: NDArray[np.int64], end: NDArray[np.int64], link: NDArray[np.bool_], alone: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """The stretches that are linked to the next or the last one, or are enough `alone`."""
+    import numpy as np
+
+    kept = alone | link
+    kept[1:] |= link[:-1]
+    some = np.flatnonzero(kept)
+    return start[some], end[some], link[some]
+
+
+def _chains(link: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The first and the last of those that are linked to one another."""
+    import numpy as np
+
+    head = np.flatnonzero(np.append(True, ~link[:-1]))
+    return head, np.append(head[1:], len(link)) - 1
+
+
 def _something(data: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Of rows of eight bytes or more those that may begin text (in any encoding) or a known format."""
     import numpy as np
@@ -197,8 +217,9 @@ def _something(data: NDArray[np.uint8]) -> NDArray[np.bool_]:
         if at:
             text &= follows[kind[:, at - 1], kind[:, at]]
     known = starts.take(data[:, 0].astype(np.int64) << 8 | data[:, 1])
-    # Of UTF-16 and UTF-32 nine letters of ten are below 0x250: every other byte is at most 2; or there is a mark.
-    wide = ((data[:, 0:8:2] > 2).sum(axis=1) < 2) | ((data[:, 1:8:2] > 2).sum(axis=1) < 2)
+    # Of UTF-16 and UTF-32 nine letters of ten are below 0x250, with every other byte at most 2 (of 24 letters all
+    # but two); or there is a mark.
+    wide = ((data[:, 0:8:2] > 2).sum(axis=1) < 3) | ((data[:, 1:8:2] > 2).sum(axis=1) < 3)
     marked = (data[:, 0] & 254 == 254) & (data[:, 1] & 254 == 254)
     return np.asarray(text | known | wide | marked)
 
@@ -221,7 +242,7 @@ def _beginnings() -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
 
 
 @lru_cache(maxsize=1)
-def _kinds() -> NDArray[np.uint8]:
+def _kinds() -> bytes:
     """The alphabets of each letter; those of other scripts may be digits and spaces."""
     import numpy as np
 
@@ -238,7 +259,7 @@ def _kinds() -> NDArray[np.uint8]:
     ):
         kinds[list(letters)] |= kind
     kinds[255] = BYTES
-    return kinds
+    return kinds.tobytes()
 
 
 @lru_cache(maxsize=1)
