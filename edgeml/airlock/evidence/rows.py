@@ -79,9 +79,7 @@ class Rows:
         ends = self._stream.value - self._stream.half, self._stream.value + self._stream.half
         sample = self._stream.which[:: max(1, len(self._stream.which) // _SAMPLE)]
         self._buckets = list(self._pool.map(lambda column: _buckets(column, *ends, sample), self._columns))
-        self._inside: dict[int, NDArray[np.bool_]] = {}
         self._index()
-        del self._inside
         self._waiting: list[list[tuple[NDArray[np.uint32], NDArray[np.float64]]]] = [[] for _ in self._keys]
 
     def feed(self, batch: Any) -> None:
@@ -174,25 +172,43 @@ class Rows:
                     break
             if len(columns) >= 3:
                 (strong if size >= target and not weak else weak).append(columns)
-        met = [bucket.many.any() for bucket in self._buckets]  # where no number falls into a column, none is a key's
-        strong, weak = ([columns for columns in some if all(met[one] for one in columns)] for some in (strong, weak))
-        asked = sorted({column for columns in strong + weak for column in columns})
-        inside = self._pool.map(lambda one: (self._buckets[one].many != 0).take(self._stream.which), asked)
-        self._inside = dict(zip(asked, inside, strict=True))
-        self._keys = [key for key in self._pool.map(self._key, strong) if len(key.codes)]
-        for columns in weak:
+        places = self._places(strong + weak)
+        self._keys = [key for key in self._pool.map(self._key, strong, places) if len(key.codes)]
+        for columns, standing in zip(weak, places[len(strong) :], strict=True):
             if self._keys:
                 break
-            key = self._key(columns)
+            key = self._key(columns, standing)
             if len(key.codes):
                 self._keys.append(key)
 
-    def _key(self, columns: list[int]) -> _Key:
+    def _places(self, keys: list[list[int]]) -> list[NDArray[np.int64]]:
+        """Where each key's columns may stand: numbers that follow one another, each in the range of its column.
+
+        Into which columns a number may fall is told by the bits of one integer. Shifted by one for each number further
+        on, they are joined for all keys at once.
+        """
         import numpy as np
 
-        size = max(0, len(self._stream.which) - len(columns) + 1)
+        found: list[list[NDArray[np.int64]]] = [[np.zeros(0, dtype=np.int64)] for _ in keys]
+        for lowest in range(0, len(self._columns), 64 - WIDEST):
+            mine = [(number, key) for number, key in enumerate(keys) if 0 <= key[0] - lowest < 64 - WIDEST]
+            inside = np.zeros(len(self._stream.value), dtype=np.uint64)
+            for bit, bucket in enumerate(self._buckets[lowest : lowest + 64]):
+                inside |= (bucket.many != 0).astype(np.uint64) << np.uint64(bit)
+
+            def piece(start: int, inside: Any = inside, mine: Any = mine, lowest: int = lowest) -> list[Any]:
+                return _fitting(inside.take(self._stream.which[start : start + _PIECE + WIDEST]), mine, lowest, start)
+
+            for parts in self._pool.map(piece, range(0, len(self._stream.which), _PIECE)):
+                for number, part in parts:
+                    found[number].append(part)
+        return [np.concatenate(parts) for parts in found]
+
+    def _key(self, columns: list[int], places: NDArray[np.int64]) -> _Key:
+        import numpy as np
+
         # Piece by piece, so that what is computed stays in the processor's cache.
-        pieces = [self._codes(columns, start, min(start + _PIECE, size)) for start in range(0, size, _PIECE)]
+        pieces = [self._codes(columns, places[start : start + _PIECE]) for start in range(0, len(places), _PIECE)]
         codes = np.concatenate([np.zeros(0, dtype=np.uint32), *(codes for codes, _ in pieces)])
         places = np.concatenate([np.zeros(0, dtype=np.int32), *(places for _, places in pieces)])
         width = min(23, max(10, (8 * len(codes)).bit_length()))
@@ -202,14 +218,10 @@ class Rows:
         lower[codes & mask] = True
         return _Key(columns[0], tuple(columns), codes, places, upper, lower, shift, mask)
 
-    def _codes(self, columns: list[int], start: int, stop: int) -> tuple[NDArray[np.uint32], NDArray[np.int32]]:
-        """The buckets into which numbers from `start` to `stop` fall as cells of the columns, and where each begins."""
+    def _codes(self, columns: list[int], places: NDArray[np.int64]) -> tuple[NDArray[np.uint32], NDArray[np.int32]]:
+        """The buckets into which numbers fall as cells of the columns, the first of which stands at `places`."""
         import numpy as np
 
-        inside = self._inside[columns[0]][start:stop].copy()
-        for at, column in enumerate(columns[1:], 1):
-            inside &= self._inside[column][start + at : stop + at]
-        places = np.flatnonzero(inside) + start
         total = np.ones(len(places), dtype=np.float32)
         for at, column in enumerate(columns):
             total *= self._buckets[column].many.take(self._stream.which.take(places + at))
@@ -268,6 +280,29 @@ class Rows:
                 self._found[at] = (sure, int(most[index]), {row})
             elif sure >= known[0] - 1e-6 and len(known[2]) < k:
                 known[2].add(row)
+
+
+def _fitting(
+    inside: NDArray[np.uint64], keys: list[tuple[int, list[int]]], lowest: int, start: int
+) -> list[tuple[int, NDArray[np.int64]]]:
+    """Of each key (by its number) the places from `start` on, among the numbers but the last WIDEST, where it fits.
+
+    `inside` has for each number a bit for each column from `lowest` on.
+    """
+    import numpy as np
+
+    size = min(_PIECE, len(inside))
+    inside = np.append(inside, np.zeros(size + WIDEST - len(inside), dtype=np.uint64))
+    fits = inside[:size] & (inside[1 : size + 1] >> np.uint64(1)) & (inside[2 : size + 2] >> np.uint64(2))
+    places = np.flatnonzero(fits)  # few, as a rule
+    fits, found = fits[places], []
+    for width in range(3, WIDEST + 1):
+        if width > 3:
+            fits &= inside[places + width - 1] >> np.uint64(width - 1)
+        for number, columns in keys:
+            if len(columns) == width:
+                found.append((number, places[(fits >> np.uint64(columns[0] - lowest)) & np.uint64(1) != 0] + start))
+    return found
 
 
 class _Buckets(NamedTuple):
