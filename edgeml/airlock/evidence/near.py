@@ -96,8 +96,8 @@ class Near:
                 np.searchsorted(group.values, ends[1], "right"),
             )
             if last > first:
-                values, halves, which = (part[first:last] for part in (group.values, group.halves, group.which))
-                kept.append(_Group(values, halves, group.reach, which))
+                part = slice(first, last)
+                kept.append(_Group(group.values[part], group.halves[part], group.reach, group.which[part]))
         many = sum(len(group.values) for group in kept)
         if self._rows <= many:  # for few rows it is quicker to look for each of them
             return _Column(column.low, 0.0, kept, None)

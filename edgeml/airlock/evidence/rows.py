@@ -210,13 +210,13 @@ class Rows:
         # Piece by piece, so that what is computed stays in the processor's cache.
         pieces = [self._codes(columns, places[start : start + _PIECE]) for start in range(0, len(places), _PIECE)]
         codes = np.concatenate([np.zeros(0, dtype=np.uint32), *(codes for codes, _ in pieces)])
-        places = np.concatenate([np.zeros(0, dtype=np.int32), *(places for _, places in pieces)])
+        standing = np.concatenate([np.zeros(0, dtype=np.int32), *(places for _, places in pieces)])
         width = min(23, max(10, (8 * len(codes)).bit_length()))
         shift, mask = np.uint32(32 - width), np.uint32((1 << width) - 1)
         upper, lower = np.zeros(1 << width, dtype=bool), np.zeros(1 << width, dtype=bool)
         upper[codes >> shift] = True
         lower[codes & mask] = True
-        return _Key(columns[0], tuple(columns), codes, places, upper, lower, shift, mask)
+        return _Key(columns[0], tuple(columns), codes, standing, upper, lower, shift, mask)
 
     def _codes(self, columns: list[int], places: NDArray[np.int64]) -> tuple[NDArray[np.uint32], NDArray[np.int32]]:
         """The buckets into which numbers fall as cells of the columns, the first of which stands at `places`."""
@@ -331,11 +331,11 @@ def _buckets(
     def ends(lower: NDArray[np.float64], upper: NDArray[np.float64]) -> tuple[NDArray[np.int64], Any, Any]:
         """Of numbers those near the range, and the steps between which they lie."""
         near = np.flatnonzero((upper >= column.low - slack) & (lower <= column.high + slack))
-        sides = []
+        sides: list[Any] = []
         for side, reach in ((lower, -slack), (upper, slack)):
             step = (side.take(near) + (reach - column.low)) * (_STEPS / span)
             sides.append(np.maximum(np.minimum(step, _STEPS - 1, out=step), 0, out=step).astype(np.int32))
-        return near, *sides
+        return near, sides[0], sides[1]
 
     _, first, last = ends(lower.take(sample), upper.take(sample))
     narrow = last - first < _STEPS / 8

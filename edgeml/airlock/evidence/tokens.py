@@ -23,7 +23,7 @@ LONGEST = 4  # words of a gram
 _FLOAT32 = 6.1e-8
 _BASE, _ROUNDS = 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93
 _SMALLEST = 330
-_LANES = 64  # bytes of a word that are hashed along with those of all others
+_LANES = 64  # bytes of a word or of a run of digits that are read along with those of all others
 _LETTER, _DIGIT, _LINE = 1, 2, 4  # what a byte is
 
 
@@ -186,10 +186,12 @@ def _joined(parts: list[Numbers]) -> Numbers:
 
 
 def _pieces(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The data in pieces that end between tokens, as far as it has spaces or commas at all."""
+    """The data in pieces that end with a line, which ends every value; if it is too long, between tokens, if it has any
+    spaces or commas at all."""
     start = 0
     while len(data) - start > CHUNK:
-        stop = max(data.rfind(mark, start, start + CHUNK) for mark in (b"\n", b" ", b",", b";", b"\t")) + 1
+        stop = data.rfind(b"\n", start, start + CHUNK) + 1
+        stop = stop or max(data.rfind(mark, start, start + CHUNK) for mark in (b" ", b",", b";", b"\t")) + 1
         stop = stop if stop > start else start + CHUNK
         yield start, data[start:stop]
         start = stop
@@ -230,7 +232,8 @@ def _words(piece: _Piece) -> Words:
 
     def ends(at: NDArray[np.int64]) -> NDArray[np.bool_]:
         byte = raw.take(at)
-        return ending.take(byte) | ((byte == 44) & (raw.take(at + 1) != 32))  # a list's comma; a sentence has a space
+        comma = (byte == 44) & (raw.take(at + 1) != 32)  # a list's; that of a sentence has a space behind it
+        return np.asarray(ending.take(byte) | comma)
 
     if len(start) > 1:
         gap, byte = start[1:] - end[:-1], raw.take(end[:-1])
@@ -335,9 +338,9 @@ class _Read(NamedTuple):
 
 class _Form(NamedTuple):
     """Of numbers the runs of their whole part, decimals and exponent (the one before, where there is none), which of
-    them there are (`bare` has decimals only, in `index`), and whether a minus stands before."""
+    them there are (`bare` has decimals only, in `whole`), and whether a minus stands before."""
 
-    index: NDArray[np.int64]
+    whole: NDArray[np.int64]
     last: NDArray[np.int64]
     final: NDArray[np.int64]
     has: NDArray[np.bool_]
@@ -390,7 +393,8 @@ class _Runs:
         bad |= (before == 46) & ~bare
         bad |= power & (self.length[final] > 3)
         good = np.flatnonzero(~bad)
-        form = _Form(*(part[good] for part in (index, last, final, has, bare, power, (before == 45) & ~glued)))
+        minus = (before == 45) & ~glued
+        form = _Form(index[good], last[good], final[good], has[good], bare[good], power[good], minus[good])
         value, unit = self._worth(form)
         digits = _digits(np.abs(value / unit), form.has | form.bare)
         return _Read(value, unit, digits, start[good], self.start[form.last], after[good] == 37)
@@ -413,8 +417,8 @@ class _Runs:
         """What numbers are worth, and one of the last digit printed."""
         import numpy as np
 
-        value = self._values(form.index)
-        decimals = np.where(form.bare, self.length[form.index], 0)
+        value = self._values(form.whole)
+        decimals = np.where(form.bare, self.length[form.whole], 0)
         some = np.flatnonzero(form.bare)
         value[some] *= _ten(-decimals[some].clip(0, 300))
         some = np.flatnonzero(form.has)
@@ -431,13 +435,13 @@ class _Runs:
         return value, unit
 
     def _values(self, run: NDArray[np.int64]) -> NDArray[np.float64]:
-        """What runs of digits are worth; beyond twenty-four digits they are rounded off."""
+        """What runs of digits are worth; beyond sixty-four digits they are rounded off."""
         import numpy as np
 
         start, length = self.start[run], self.length[run]
         value = _eight(self.piece.eight.take(start), np.minimum(length, 8))
         longer, at = np.flatnonzero(length > 8), 8
-        while len(longer) and at < 24:
+        while len(longer) and at < _LANES:
             rest = np.minimum(length[longer] - at, 8)
             value[longer] = value[longer] * _ten(rest) + _eight(self.piece.eight.take(start[longer] + at), rest)
             at += 8

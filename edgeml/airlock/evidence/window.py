@@ -62,7 +62,7 @@ class Window:
             _PAID, self._affordable([self._told(column, step) for column in self._columns.values()], step)
         )
         self._names = [name for name, column in self._columns.items() if bits.most(column) >= self._least]
-        self._pairs: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int8], NDArray[np.float64]]] = []
+        self._pairs: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
 
     def least(self, name: str) -> float:
         """How many times a number's width must fit into the column's range for the number to tell anything."""
@@ -108,7 +108,7 @@ class Window:
             told[some][pair] - math.log2(WIDTH),
             number.astype(np.int64) // (WIDTH // 2),
         )
-        column = np.full(len(row), index, dtype=np.int8 if index < 128 else np.int64)
+        column = np.full(len(row), index)
         for one in (window, window - 1):  # windows overlap by half
             self._pairs.append((row, one, column, net))
 

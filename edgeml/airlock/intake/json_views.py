@@ -182,4 +182,4 @@ def _lines(raw: NDArray[np.uint8], start: NDArray[np.int64], end: NDArray[np.int
     place = np.arange(behind[-1]) + np.repeat(start - (behind - length), length)
     found = raw.take(place, mode="clip")
     found[behind - 1] = np.where(np.append(owner[1:] != owner[:-1], True), 10, 32)
-    return found.tobytes().decode("utf-8", "replace")
+    return str(found.tobytes(), "utf-8", "replace")

@@ -114,7 +114,7 @@ class Letters:
         head, tail = head[some], tail[some]
         four = _four().take(self._at(start[head][:, None] + np.arange(16))).reshape(-1, 8, 2)
         sure = (head != tail) | (length[head] >= 100)
-        kept = np.flatnonzero(sure | _something(four[..., 0] << 4 | four[..., 1]))
+        kept = np.flatnonzero(sure | _something((four[..., 0] << 4 | four[..., 1]).astype(np.uint8)))
         yield from zip((start[head[kept]] - 2).clip(0).tolist(), (end[tail[kept]] + 1).tolist(), strict=True)
 
     def comma_lines(self) -> Spans:
