@@ -7,9 +7,11 @@ ABS DataLab; acro 1.0 has the same threshold, sdcLog takes five), two contributo
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from edgeml.airlock.evidence import bits
@@ -108,9 +110,68 @@ class _Number(float):
         return number
 
 
-class _Value(NamedTuple):
-    path: tuple[str, ...]
-    value: Any
+class _Place:
+    """A path of keys in a document, and what they say of a value there: told once for all values of the path."""
+
+    def __init__(self, path: tuple[str, ...], names: _Names) -> None:
+        self.path, self._names = path, names
+        self._inner: dict[str, _Place] = {}
+
+    def inner(self, key: str) -> _Place:
+        place = self._inner.get(key)
+        if place is None:
+            place = self._inner[key] = _Place((*self.path, key), self._names)
+        return place
+
+    @cached_property
+    def told(self) -> str:
+        return self._names.place(self.path)
+
+    @cached_property
+    def keys(self) -> list[str]:
+        return [part for part in self.path if part != "[]"]
+
+    @cached_property
+    def freedom(self) -> bool:
+        return bool(self.keys) and _FREEDOMS.fullmatch(self.keys[-1].lower()) is not None
+
+    @cached_property
+    def matrix(self) -> bool:
+        """Whether counts stand here if they are whole numbers: of what was confused with what."""
+        return self.keys[-1:] == ["matrix"] and self.path[-2:] == ("[]", "[]")
+
+    @cached_property
+    def counted(self) -> bool:
+        last = self.keys[-1] if self.keys else ""
+        holders = self.keys if self.path[-1:] == ("[]",) else self.keys[:-1]
+        return _counts(last) or (any(map(_holds_counts, holders)) and not _other(last))
+
+    @cached_property
+    def question(self) -> tuple[str, bool]:
+        """The private column of which an extreme or a quantile stands here, and whether it is an extreme."""
+        words = tuple(word for key in self.keys for word in _words(key))
+        extreme = bool(set(words) & _EXTREMES)
+        if not extreme and not set(words) & _QUANTILES and not any(_PERCENT.fullmatch(key) for key in self.keys):
+            return "", False
+        return self._names.column(words), extreme
+
+    @cached_property
+    def says(self) -> bool:
+        """Whether any rule is about a number here."""
+        return self.freedom or self.matrix or self.counted or bool(self.question[0])
+
+    @cached_property
+    def recorded(self) -> bool:
+        last = self.keys[-1] if self.keys else ""
+        return _RECORD_KEYS.fullmatch(last.lower()) is not None
+
+    @cached_property
+    def predicted(self) -> bool:
+        return bool(self.keys and set(_words(self.keys[-1].lower())) & _RECORD_WORDS)
+
+    @cached_property
+    def curved(self) -> bool:
+        return any(set(_words(key)) & _CURVES for key in self.keys)
 
 
 class _Asked(NamedTuple):
@@ -130,17 +191,23 @@ def check(artifacts: Sequence[Artifact], private: Private) -> list[Finding]:
     names = _Names(private)
     for artifact in artifacts:
         text = artifact.data.decode("utf-8", "replace")
-        document = _document(text)
+        document = _document(text, _PLAIN)
         if document is None:
             asked += _printed(artifact.name, text, names)
             continue
+        root, numbers = _Place((), names), False
         found: dict[tuple[str, str], Finding] = {}
-        for value in _walk((), document):
-            for finding in _rules(artifact.name, value, private, names):
-                known = found.setdefault((finding.rule, finding.place), finding)
-                if known is not finding:
-                    found[finding.rule, finding.place] = known._replace(cells=known.cells + 1)
-            asked += _questions(artifact.name, value, names)
+        for place, value in _walk(root, document):
+            if isinstance(value, float):
+                numbers = True
+            else:
+                _note(found, _shapes(artifact.name, place, value, private))
+        # As they were printed numbers are read only where a rule says something of one: it takes much longer.
+        for place, value in _walk(root, _document(text, _EXACT)) if numbers else ():
+            if isinstance(value, _Number):
+                _note(found, _small(artifact.name, place, value, private.contract.k))
+                if place.question[0]:
+                    asked.append(_Asked(artifact.name, place.told, place.question[0], value, place.question[1]))
         findings += found.values()
     return findings + _answered(asked, private)
 
@@ -162,39 +229,55 @@ class _Names:
                 best = name
         return self._columns.get(best, "")
 
+    def header(self, line: str) -> list[str]:
+        """The parts of a line if one of them names a column and the line is no row of statistics itself, else none."""
+        lower = line.lower()
+        if not any(name[0] in lower for name in self._columns if name) or len(line) > 100_000 or _LABELS.match(line):
+            return []
+        parts = _cells(line)
+        return parts if any(self.column(_words(part)) for part in parts) else []
+
     def place(self, path: Sequence[str]) -> str:
         """A JSON path that tells no key which could be a private value, and no index of a list."""
         told = [part if part == "[]" or all(word in self._safe for word in _words(part)) else "*" for part in path]
         return ".".join(["$", *told])
 
 
-def _document(text: str) -> Any:
+_PLAIN = json.JSONDecoder(parse_int=float)
+_EXACT = json.JSONDecoder(parse_float=_Number.read, parse_int=_Number.read, parse_constant=lambda _: None)
+
+
+def _document(text: str, decoder: json.JSONDecoder) -> Any:
     """The JSON document, or the list of those on each line; None where it is neither."""
     start = text.lstrip()[:1]
     if start not in ("{", "["):
         return None
-    read: Any = {"parse_float": _Number.read, "parse_int": _Number.read, "parse_constant": lambda _: None}
-    try:
-        return json.loads(text, **read)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        return [json.loads(line, **read) for line in text.splitlines() if line.strip()]
-    except (ValueError, RecursionError):
-        return None
+    with contextlib.suppress(ValueError, RecursionError):
+        return decoder.decode(text)
+    with contextlib.suppress(ValueError, RecursionError):
+        return [decoder.decode(line) for line in text.splitlines() if line.strip()]
+    return None
 
 
-def _walk(path: tuple[str, ...], value: Any) -> Iterator[_Value]:
-    """Every value with its keys; a stack, because documents may be deep."""
-    stack = [_Value(path, value)]
+def _walk(root: _Place, document: Any) -> Iterator[tuple[_Place, Any]]:
+    """Every object and list with its place, and the numbers of which a rule says something; a stack, because documents
+    may be deep."""
+    stack = [(root, document)]
     while stack:
-        item = stack.pop()
-        yield item
-        if isinstance(item.value, dict):
-            stack += [_Value((*item.path, key), child) for key, child in item.value.items()]
-        elif isinstance(item.value, list):
-            inner = (*item.path, "[]")
-            stack += [_Value(inner, child) for child in item.value]
+        place, value = stack.pop()
+        yield place, value
+        if isinstance(value, dict):
+            children = ((place.inner(key), child) for key, child in value.items())
+        elif isinstance(value, list):
+            inner = place.inner("[]")
+            children = ((inner, child) for child in value)
+        else:
+            continue
+        for where, child in children:
+            if isinstance(child, list | dict):
+                stack.append((where, child))
+            elif isinstance(child, float) and where.says:
+                yield where, child
 
 
 def _words(key: str) -> tuple[str, ...]:
@@ -202,34 +285,30 @@ def _words(key: str) -> tuple[str, ...]:
     return tuple(re.findall(r"[^\W_]+", split.lower()))
 
 
-def _keys(path: Sequence[str]) -> list[str]:
-    return [part for part in path if part != "[]"]
+def _note(found: dict[tuple[str, str], Finding], findings: Iterator[Finding]) -> None:
+    """Add findings, those of one rule and place as one that counts its cells."""
+    for finding in findings:
+        known = found.setdefault((finding.rule, finding.place), finding)
+        if known is not finding:
+            found[finding.rule, finding.place] = known._replace(cells=known.cells + 1)
 
 
-def _rules(file: str, item: _Value, private: Private, names: _Names) -> Iterator[Finding]:
-    place = names.place(item.path)
-    if isinstance(item.value, list | dict):
-        yield from _long(file, place, item, private)
-    if isinstance(item.value, dict):
-        yield from _dominance(file, place, item.value)
-    if isinstance(item.value, _Number):
-        yield from _small(file, place, item, private.contract.k)
+def _shapes(file: str, place: _Place, value: list[Any] | dict[str, Any], private: Private) -> Iterator[Finding]:
+    yield from _long(file, place, value, private)
+    if isinstance(value, dict):
+        yield from _dominance(file, place, value)
 
 
-def _small(file: str, place: str, item: _Value, k: int) -> Iterator[Finding]:
-    value, keys = float(item.value), _keys(item.path)
-    last = keys[-1] if keys else ""
-    if _FREEDOMS.fullmatch(last.lower()) and 0 <= value < DEGREES_OF_FREEDOM:
+def _small(file: str, place: _Place, number: _Number, k: int) -> Iterator[Finding]:
+    value = float(number)
+    if place.freedom and 0 <= value < DEGREES_OF_FREEDOM:
         message = f"the fit has fewer than {DEGREES_OF_FREEDOM} residual degrees of freedom"
-        yield Finding(FREEDOM.id, file, place, message, "fit fewer parameters or more rows")
-    holders = keys if item.path[-1:] == ("[]",) else keys[:-1]
-    counted = _counts(last) or (any(map(_holds_counts, holders)) and not _other(last))
-    if keys[-1:] == ["matrix"] and item.path[-2:] == ("[]", "[]"):  # of whole numbers: of what was confused with what
-        counted = item.value.half >= 0.5
+        yield Finding(FREEDOM.id, file, place.told, message, "fit fewer parameters or more rows")
+    counted = number.half >= 0.5 if place.matrix else place.counted
     if 0 < value < k and value == int(value) and counted:
         message = f"a count of 1 to {k - 1} rows stands here"
         fix = f"merge or leave out groups of fewer than {k}, or round counts to a multiple of five"
-        yield Finding(COUNT.id, file, place, message, fix, cells=1)
+        yield Finding(COUNT.id, file, place.told, message, fix, cells=1)
 
 
 def _counts(key: str) -> bool:
@@ -251,67 +330,62 @@ def _holds_counts(key: str) -> bool:
     return "confusion" in words or (bool(words & {"counts", "histogram", "frequencies"}) and not words & _NO_ROWS)
 
 
-def _long(file: str, place: str, item: _Value, private: Private) -> Iterator[Finding]:
-    size, keys = len(item.value), _keys(item.path)
+def _long(file: str, place: _Place, value: list[Any] | dict[str, Any], private: Private) -> Iterator[Finding]:
+    size = len(value)
+    if size < min(PER_ROW, POINTS, 52):
+        return
     sizes = {table.rows for table in private.tables} | {private.rows}
-    last = keys[-1].lower() if keys else ""
-    named = bool(_RECORD_KEYS.fullmatch(last)) or (set(_words(last)) & _RECORD_WORDS and isinstance(item.value, list))
-    flat = isinstance(item.value, list) and all(not isinstance(child, list | dict) for child in item.value[:3])
+    named = place.recorded or (place.predicted and isinstance(value, list))
+    flat = isinstance(value, list) and all(not isinstance(child, list | dict) for child in value[:3])
     if size >= PER_ROW and (size in sizes or (named and flat)):
         message = "a list stands here that has one element for each row"
-        yield Finding(PER_RECORD.id, file, place, message, "give statistics over groups of rows instead", rows=size)
+        fix = "give statistics over groups of rows instead"
+        yield Finding(PER_RECORD.id, file, place.told, message, fix, rows=size)
         return
-    curve = isinstance(item.value, list) and any(set(_words(key)) & _CURVES for key in keys)
-    if curve and (size > POINTS or size > max(51, private.rows / 5)):
+    if isinstance(value, list) and place.curved and (size > POINTS or size > max(51, private.rows / 5)):
         message = f"a curve of more than {min(POINTS, size - 1)} points stands here"
-        yield Finding(CURVE.id, file, place, message, f"give it at {POINTS} evenly spaced points or fewer", cells=size)
+        fix = f"give it at {POINTS} evenly spaced points or fewer"
+        yield Finding(CURVE.id, file, place.told, message, fix, cells=size)
 
 
-def _dominance(file: str, place: str, group: dict[str, Any]) -> Iterator[Finding]:
+def _dominance(file: str, place: _Place, group: dict[str, Any]) -> Iterator[Finding]:
     """A group that gives its total and its largest contributor (or its two largest)."""
-    numbers = {_words(key): float(value) for key, value in group.items() if isinstance(value, _Number)}
+    if not any("sum" in key.lower() or "total" in key.lower() for key in group):
+        return
+    numbers = {_words(key): float(value) for key, value in group.items() if type(value) in (float, _Number)}
     total = next((value for words, value in numbers.items() if set(words) & {"sum", "total"} and value > 0), None)
     if total is None:
         return
     largest = [value for words, value in numbers.items() if set(words) & {"max", "maximum", "largest", "second"}]
     if largest and DOMINANCE <= sum(sorted(largest)[-2:]) / total <= 1:
         message = f"one or two contributors make up {DOMINANCE:.0%} of a total or more"
-        yield Finding(DOMINATED.id, file, place, message, "merge the group with others or leave its total out")
-
-
-def _questions(file: str, item: _Value, names: _Names) -> Iterator[_Asked]:
-    """Whether a number is named as an extreme or a quantile of a private column."""
-    if not isinstance(item.value, _Number):
-        return
-    keys = _keys(item.path)
-    words = tuple(word for key in keys for word in _words(key))
-    extreme = bool(set(words) & _EXTREMES)
-    if not extreme and not set(words) & _QUANTILES and not any(_PERCENT.fullmatch(key) for key in keys):
-        return
-    column = names.column(words)
-    if column:
-        yield _Asked(file, names.place(item.path), column, item.value, extreme)
+        yield Finding(DOMINATED.id, file, place.told, message, "merge the group with others or leave its total out")
 
 
 def _printed(file: str, text: str, names: _Names) -> Iterator[_Asked]:
     """The minima, maxima and quantiles of a table as `describe()` prints it: columns beside each other."""
+    if not any(label in text for label in ("min", "max", "%")):
+        return
+    lines = text.splitlines()
     header: list[str] = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if len(line) > 100_000:
-            continue
-        label = _LABELS.match(line)
+    seen = 0  # lines above which the header is known; it is looked for only once a row of statistics stands below
+    for number, line in enumerate(lines):
+        label = _LABELS.match(line) if len(line) <= 100_000 else None
         if label is None:
-            parts = re.split(r"[\s,|;]+", line.strip(" |,;\t"))
-            if any(names.column(_words(part)) for part in parts):
-                header = parts
             continue
-        cells = re.split(r"[\s,|;]+", line[label.end() :].strip(" |,;\t"))
+        above = (names.header(lines[at]) for at in range(number - 1, seen - 1, -1))
+        header, seen = next((parts for parts in above if parts), header), number
+        cells = _cells(line[label.end() :])
         if len(cells) != len(header) or not all(_NUMBER.fullmatch(cell) for cell in cells):
             continue
         for name, cell in zip(header, cells, strict=True):
             column = names.column(_words(name))
             if column:
-                yield _Asked(file, f"line {number}", column, _Number.read(cell), label[1] in ("min", "max"))
+                yield _Asked(file, f"line {number + 1}", column, _Number.read(cell), label[1] in ("min", "max"))
+
+
+def _cells(line: str) -> list[str]:
+    return re.split(r"[\s,|;]+", line.strip(" |,;\t"))
 
 
 def _answered(asked: Sequence[_Asked], private: Private) -> list[Finding]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from edgeml.airlock.evidence import bits, cells, rows, strings, window
+from edgeml.airlock.evidence import bits, cells, near, rows, strings, window
 from edgeml.airlock.evidence.corpus import Corpus
 from edgeml.airlock.finding import Examiner, Finding, Rule, Text
 from edgeml.airlock.private import Private
@@ -23,7 +24,7 @@ class Evidence:
         private.profile  # noqa: B018 - once, before all ask for it
         makers: list[Callable[[], Any]] = [
             *(partial(rows.Rows, corpus, private, order) for order in _orders(private)),
-            *(partial(kind, corpus, private) for kind in (window.Window, cells.Cells, strings.Strings)),
+            *(partial(kind, corpus, private) for kind in (Singles, strings.Strings)),
         ]
         self.parts: tuple[Examiner, ...] = tuple(self._pool.map(lambda make: make(), makers))
 
@@ -36,7 +37,31 @@ class Evidence:
     @property
     def strongest(self) -> float:
         """The most bits that any row had, recognised or not; asked after `findings`."""
-        return max(part.strongest for part in self.parts if isinstance(part, rows.Rows | window.Window))
+        return max(part.strongest for part in self.parts if isinstance(part, rows.Rows | Singles))
+
+
+class Singles:
+    """The examiners of numbers one by one, which look for the same cells."""
+
+    def __init__(self, corpus: Corpus, private: Private) -> None:
+        self._window, self._cells = window.Window(corpus, private), cells.Cells(corpus, private)
+        least = {name: min(self._window.least(name), self._cells.least(name)) for name in bits.numeric(private)}
+        least = {name: times for name, times in least.items() if times < math.inf}
+        self._near = near.Near(corpus.distinct, private, least)
+
+    def feed(self, batch: Any) -> None:
+        for name in self._near.names:
+            for row, which in self._near.pairs(batch, name):
+                self._cells.take(name, which)
+                self._window.take(name, row, which)
+        self._window.close(batch.num_rows)
+
+    def findings(self) -> list[Finding]:
+        return [*self._window.findings(), *self._cells.findings()]
+
+    @property
+    def strongest(self) -> float:
+        return self._window.strongest
 
 
 def examiner(texts: Sequence[Text], private: Private) -> Evidence:

@@ -21,6 +21,7 @@ RUN, WINDOW = 15.0, 25.0  # bits: cells in the order of the columns, and cells i
 TENSOR = 60.0
 OCCUPIED = 0.2  # share of a column's lattice from which on any number of its range is likely to be someone's
 _BITS_PER_DIGIT = math.log2(10)
+_PIECE = 1 << 13
 
 
 def numeric(private: Private) -> list[str]:
@@ -35,13 +36,39 @@ def chance(column: Numbers, value: NDArray[np.float64], half: NDArray[np.float64
     span = column.high - column.low
     if span <= 0 or not column.count:
         return np.ones(len(value))
-    half = np.maximum(half, column.lattice / 2)
     ends = np.concatenate([[0.0], np.cumsum(column.shares)])
-    mass = _below(ends, (value + half - column.low) * (BINS / span))
-    mass -= _below(ends, (value - half - column.low) * (BINS / span))
-    for atom, weight in zip(column.atoms.tolist(), column.weights.tolist(), strict=True):
-        mass = np.maximum(mass, np.where(np.abs(value - atom) <= half, weight, 0.0))
-    return np.asarray(np.clip(np.maximum(mass, 2 * half / span), 1e-12, 1.0))
+    # Piece by piece, so that what is computed stays in the processor's cache.
+    parts = [
+        _chance(column, ends, value[at : at + _PIECE], np.maximum(half[at : at + _PIECE], column.lattice / 2))
+        for at in range(0, len(value), _PIECE)
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _chance(
+    column: Numbers, ends: NDArray[np.float64], value: NDArray[np.float64], half: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """`chance` of some numbers; `ends` is the share of rows below each step of the range."""
+    import numpy as np
+
+    span = column.high - column.low
+    sides = []
+    for side in (value - half, value + half):
+        side -= column.low
+        side *= BINS / span
+        sides.append(np.minimum(np.maximum(side, 0, out=side), BINS - 1e-9, out=side))
+    first, last = (side.astype(np.int64) for side in sides)
+    mass = (sides[1] - sides[0]) * column.shares.take(first)
+    across = np.flatnonzero(first != last)
+    mass[across] = _below(ends, sides[1][across]) - _below(ends, sides[0][across])
+    if len(column.atoms):
+        begin = np.searchsorted(column.atoms, value - half, "left")
+        near = np.flatnonzero(np.searchsorted(column.atoms, value + half, "right") > begin)
+        for atom, weight in zip(column.atoms.tolist(), column.weights.tolist(), strict=True) if len(near) else ():
+            fits = np.abs(value[near] - atom) <= half[near]
+            mass[near] = np.maximum(mass[near], np.where(fits, weight, 0.0))
+    half *= 2 / span
+    return np.clip(np.maximum(mass, half, out=mass), 1e-12, 1.0, out=mass)
 
 
 def evidence(
@@ -65,6 +92,5 @@ def _below(ends: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np
     """The share of values below points, which are given in steps of the column's range."""
     import numpy as np
 
-    points = np.clip(points, 0, BINS - 1e-9)
     step = points.astype(np.int64)
     return np.asarray(ends[step] + (points - step) * (ends[step + 1] - ends[step]))

@@ -7,6 +7,7 @@ such evidence: any number in their range is someone's, and so are the thresholds
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -40,6 +41,7 @@ _RARE = 0.2  # rows that would fit a number by chance, for it to count towards a
 _NAMED = 0.01  # the same where the key names the column
 _FEW = 0.5  # rows for each number of so many digits
 _TIMES = 4.0
+_PART = 16  # of so many numbers one is looked at first
 _STEPS = 1 << 16
 
 
@@ -145,68 +147,97 @@ class _Asked(NamedTuple):
 
 
 class Cells:
-    """The examiner of single numbers."""
+    """The examiner of single numbers; what cells fit them is told by `near`."""
 
     def __init__(self, corpus: Corpus, private: Private) -> None:
         import numpy as np
 
         self._corpus, self._private = corpus, private
-        names = [name for name in bits.numeric(private) if not private.columns[name].public]
-        self._keyed = named_columns(corpus, names, after=2)
+        self._names = [name for name in bits.numeric(private) if not private.columns[name].public]
+        self._keyed = named_columns(corpus, self._names, after=2)
         self._text = corpus.which(corpus.tokens.numbers.at)
-        self._columns: dict[str, _Asked] = {}
-        asked = {}
-        value, half, digits, which = corpus.distinct[:4]
+        distinct = corpus.distinct
         # Few digits are many people's numbers: 0, 1 and 100 stand everywhere.
-        many = (10.0 ** -digits.astype(np.float64) * private.rows <= _FEW) & ~np.isnan(value)
-        for index, name in enumerate(names):
-            column = private.profile.numbers[name]
-            if column.occupancy > bits.OCCUPIED or column.levels < 2:
-                continue
-            own = np.zeros(len(value), dtype=bool)
-            own[which[self._keyed == index]] = True
-            kept = np.flatnonzero((many | own) & within(column, value, half))
-            kept = kept[2 * half[kept] * private.rows <= _RARE * (column.high - column.low)]
-            chance = bits.chance(column, value[kept], half[kept]) * private.rows
-            free, own = (chance <= _RARE) & many[kept], (chance <= _NAMED) & own[kept]
-            good = free | own
-            kept, chance = kept[good], chance[good]
-            chance = np.maximum(chance, _on_lattice(column, value[kept]) * column.occupancy)
-            self._columns[name] = _Asked(index, kept, chance, free[good], own[good])
-            asked[name] = (value[kept], half[kept])
-        self._lookup = Lookup(private, asked)
+        self._many = 10.0 ** -distinct.digits.astype(np.float64) * private.rows <= _FEW
+        self._wanted = self._many.copy()
+        self._wanted[distinct.which[self._keyed >= 0]] = True
+        self._met: dict[str, list[NDArray[np.int64]]] = {}
 
-    def feed(self, batch: Any) -> None:
-        self._lookup.feed(batch)
+    def least(self, name: str) -> float:
+        """How many times a number's width must fit into the column's range for the number to tell anything."""
+        column = self._private.profile.numbers[name]
+        if name not in self._names or column.occupancy > bits.OCCUPIED or column.levels < 2:
+            return math.inf
+        return self._private.rows / _RARE
+
+    def take(self, name: str, which: NDArray[np.int64]) -> None:
+        """Count the different numbers that a cell of the column fits, once for each cell."""
+        import numpy as np
+
+        column, least = self._private.profile.numbers[name], self.least(name)
+        wide = 2 * self._corpus.distinct.half[which] * least > column.high - column.low
+        met = self._met.setdefault(name, [])
+        met.append(np.sort(which[self._wanted[which] & ~wide]).astype(np.int32))
+        if len(met) > 1 and len(met[-1]) > len(met[-2]):  # so that there are few, and each is merged a few times
+            met[-2:] = [np.sort(np.concatenate(met[-2:]), kind="stable")]
+
+    def _asked(self, name: str, some: NDArray[np.int64]) -> _Asked:
+        """Of some of the different numbers, in order, those that tell something as cells of a column."""
+        import numpy as np
+
+        index, column, rows = self._names.index(name), self._private.profile.numbers[name], self._private.rows
+        distinct = self._corpus.distinct
+        named = np.zeros(len(distinct.value), dtype=bool)
+        named[distinct.which[self._keyed == index]] = True
+        value, half, many, own = distinct.value[some], distinct.half[some], self._many[some], named[some]
+        fine = (2 * half * rows <= _RARE * (column.high - column.low)) & within(column, value, half)
+        kept = np.flatnonzero(fine & (many | own))
+        chance = bits.chance(column, value[kept], half[kept]) * rows
+        free, own = (chance <= _RARE) & many[kept], (chance <= _NAMED) & own[kept]
+        good = free | own
+        kept, chance = kept[good], chance[good]
+        chance = np.maximum(chance, _on_lattice(column, value[kept]) * column.occupancy)
+        return _Asked(index, some[kept], chance, free[good], own[good])
 
     def findings(self) -> list[Finding]:
         import numpy as np
 
         k = self._private.contract.k
         result: list[Finding] = []
-        for name, asked in self._columns.items():
-            counts = self._lookup.counts(name)
-            rare = np.flatnonzero((counts > 0) & (counts < k))
-            own = rare[asked.own[rare]]
+        for name, parts in self._met.items():
+            met, many = np.unique(np.concatenate(parts), return_counts=True)
+            met, counts = met[many < k].astype(np.int64), many[many < k]
+            asked = self._asked(name, met)
+            counts = counts[np.searchsorted(met, asked.which)]
+            own = np.flatnonzero(asked.own)
             numbers, which = self._numbers(asked, own)
             for at in np.flatnonzero(self._keyed[numbers] == asked.column)[:1].tolist():
                 message = f"a number that its key names as {name} is the value of fewer than {k} rows"
                 fix = "round it until it is true of k rows or more, or give a mean instead"
                 file, place = self._where(numbers[at])
                 result.append(Finding(NAMED.id, file, place, message, fix, name, int(counts[own[which[at]]]), 1))
-            texts, hits = self._values(asked, rare)
-            texts, hits = texts[hits >= k], hits[hits >= k]
-            if not len(texts):
-                continue
-            expected = dict(zip(*map(list, self._values(asked, np.arange(len(counts)), asked.chance)), strict=True))
-            for one, many in zip(texts, hits, strict=True):
-                if many > _TIMES * expected[one]:
-                    numbers, _ = self._numbers(asked, rare)
-                    file, place = self._where(numbers[self._text[numbers] == one][0])
-                    message = f"rare values of {name} stand here, too many for chance"
-                    fix = f"leave the values of {name} out; binned counts of k rows or more may leave"
-                    result.append(Finding(DUMP.id, file, place, message, fix, name, int(many), int(many)))
+            every = np.arange(len(asked.which))
+            hits = {text: many for text, many in self._values(asked, every).items() if many >= k}
+            for one in self._too_many(name, hits):
+                numbers, _ = self._numbers(asked, every)
+                file, place = self._where(numbers[self._text[numbers] == one][0])
+                message = f"rare values of {name} stand here, too many for chance"
+                fix = f"leave the values of {name} out; binned counts of k rows or more may leave"
+                result.append(Finding(DUMP.id, file, place, message, fix, name, int(hits[one]), int(hits[one])))
         return result
+
+    def _too_many(self, name: str, hits: dict[int, float]) -> list[int]:
+        """The texts that have more hits than chance allows, first by a part of the numbers, as most have far fewer."""
+        import numpy as np
+
+        every = np.arange(len(self._many))
+        for step, times in ((_PART, _TIMES / 2), (1, _TIMES)) if len(every) > _PART << 10 else ((1, _TIMES),):
+            if not hits:
+                break
+            asked = self._asked(name, every[::step])
+            expected = self._values(asked, np.arange(len(asked.which)), asked.chance)
+            hits = {text: many for text, many in hits.items() if many > times * step * expected.get(text, 0.0)}
+        return list(hits)
 
     def _where(self, number: np.int32) -> tuple[str, str]:
         return self._corpus.where(int(self._corpus.tokens.numbers.at[number]))
@@ -219,22 +250,22 @@ class Cells:
 
     def _values(
         self, asked: _Asked, some: NDArray[np.int64], weight: NDArray[np.float64] | None = None
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    ) -> dict[int, float]:
         """The texts that hold `some` of those asked, and how many different values of them, or what these weigh."""
         import numpy as np
 
         if not len(some):
-            return np.zeros(0, dtype=np.int64), np.zeros(0)
+            return {}
         value = self._corpus.distinct.value[asked.which[some]]
         fresh = np.append(True, value[1:] != value[:-1])  # they are in order
         if self._text[0] == self._text[-1]:
             whole = np.count_nonzero(fresh) if weight is None else weight[some[fresh]].sum()
-            return self._text[:1], np.array([whole], dtype=np.float64)
+            return {int(self._text[0]): float(whole)}
         numbers, which = self._numbers(asked, some)
         _, first = np.unique(self._text[numbers] * (len(some) + 1) + np.cumsum(fresh)[which], return_index=True)
         texts, group = np.unique(self._text[numbers[first]], return_inverse=True)
         weights = None if weight is None else weight[some[which[first]]]
-        return texts, np.bincount(group, weights, minlength=len(texts)).astype(np.float64)
+        return dict(zip(texts.tolist(), np.bincount(group, weights, minlength=len(texts)).tolist(), strict=True))
 
 
 def within(column: Numbers, value: NDArray[np.float64], half: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from edgeml.airlock.evidence import bits
 from edgeml.airlock.evidence.corpus import Corpus
 from edgeml.airlock.evidence.join import ranges
-from edgeml.airlock.evidence.streams import Stream, streams
+from edgeml.airlock.evidence.streams import streams
 from edgeml.airlock.finding import Finding, Rule
 from edgeml.airlock.private import Private
 from edgeml.airlock.profile import Numbers, as_numbers
@@ -39,7 +39,7 @@ _COMBINATIONS = 64  # of buckets that one key's numbers may stand for
 _WAITING = 1 << 18  # rows that share a key with the numbers
 _HITS = 1 << 16
 _PIECE = 1 << 16
-_SAMPLE = 1 << 16  # numbers by which it is told how fine buckets may be
+_SAMPLE = 1 << 14  # numbers by which it is told how fine buckets may be
 
 
 class _Key(NamedTuple):
@@ -76,11 +76,10 @@ class Rows:
         self._stream = streams(corpus, self._names)
         self._cost = math.log2(max(2, private.rows)) + math.log2(max(2, len(self._stream.which)))
         self._scales = [_STEPS / (column.high - column.low or 1.0) for column in self._columns]
-        self._buckets = [_buckets(column, self._stream) for column in self._columns]
-        self._many = [bucket.many.take(self._stream.which) for bucket in self._buckets]
-        self._low = [bucket.low.take(self._stream.which) for bucket in self._buckets]
+        ends = self._stream.value - self._stream.half, self._stream.value + self._stream.half
+        sample = self._stream.which[:: max(1, len(self._stream.which) // _SAMPLE)]
+        self._buckets = list(self._pool.map(lambda column: _buckets(column, *ends, sample), self._columns))
         self._index()
-        del self._many, self._low
         self._waiting: list[list[tuple[NDArray[np.uint32], NDArray[np.float64]]]] = [[] for _ in self._keys]
 
     def feed(self, batch: Any) -> None:
@@ -173,52 +172,61 @@ class Rows:
                     break
             if len(columns) >= 3:
                 (strong if size >= target and not weak else weak).append(columns)
-        self._keys = [key for key in self._pool.map(self._key, strong) if len(key.codes)]
-        for columns in weak:
+        places = self._places(strong + weak)
+        self._keys = [key for key in self._pool.map(self._key, strong, places) if len(key.codes)]
+        for columns, standing in zip(weak, places[len(strong) :], strict=True):
             if self._keys:
                 break
-            key = self._key(columns)
+            key = self._key(columns, standing)
             if len(key.codes):
                 self._keys.append(key)
 
-    def _key(self, columns: list[int]) -> _Key:
+    def _places(self, keys: list[list[int]]) -> list[NDArray[np.int64]]:
+        """Where each key's columns may stand: numbers that follow one another, each in the range of its column.
+
+        Into which columns a number may fall is told by the bits of one integer. Shifted by one for each number further
+        on, they are joined for all keys at once.
+        """
         import numpy as np
 
-        size = max(0, len(self._stream.which) - len(columns) + 1)
+        found: list[list[NDArray[np.int64]]] = [[np.zeros(0, dtype=np.int64)] for _ in keys]
+        for lowest in range(0, len(self._columns), 64 - WIDEST):
+            mine = [(number, key) for number, key in enumerate(keys) if 0 <= key[0] - lowest < 64 - WIDEST]
+            inside = np.zeros(len(self._stream.value), dtype=np.uint64)
+            for bit, bucket in enumerate(self._buckets[lowest : lowest + 64]):
+                inside |= (bucket.many != 0).astype(np.uint64) << np.uint64(bit)
+
+            def piece(start: int, inside: Any = inside, mine: Any = mine, lowest: int = lowest) -> list[Any]:
+                return _fitting(inside.take(self._stream.which[start : start + _PIECE + WIDEST]), mine, lowest, start)
+
+            for parts in self._pool.map(piece, range(0, len(self._stream.which), _PIECE)):
+                for number, part in parts:
+                    found[number].append(part)
+        return [np.concatenate(parts) for parts in found]
+
+    def _key(self, columns: list[int], places: NDArray[np.int64]) -> _Key:
+        import numpy as np
+
         # Piece by piece, so that what is computed stays in the processor's cache.
-        pieces = [self._codes(columns, start, min(start + _PIECE, size)) for start in range(0, size, _PIECE)]
+        pieces = [self._codes(columns, places[start : start + _PIECE]) for start in range(0, len(places), _PIECE)]
         codes = np.concatenate([np.zeros(0, dtype=np.uint32), *(codes for codes, _ in pieces)])
-        places = np.concatenate([np.zeros(0, dtype=np.int32), *(places for _, places in pieces)])
+        standing = np.concatenate([np.zeros(0, dtype=np.int32), *(places for _, places in pieces)])
         width = min(23, max(10, (8 * len(codes)).bit_length()))
         shift, mask = np.uint32(32 - width), np.uint32((1 << width) - 1)
         upper, lower = np.zeros(1 << width, dtype=bool), np.zeros(1 << width, dtype=bool)
         upper[codes >> shift] = True
         lower[codes & mask] = True
-        return _Key(columns[0], tuple(columns), codes, places, upper, lower, shift, mask)
+        return _Key(columns[0], tuple(columns), codes, standing, upper, lower, shift, mask)
 
-    def _codes(self, columns: list[int], start: int, stop: int) -> tuple[NDArray[np.uint32], NDArray[np.int32]]:
-        """The buckets into which numbers from `start` to `stop` fall as cells of the columns, and where each begins."""
+    def _codes(self, columns: list[int], places: NDArray[np.int64]) -> tuple[NDArray[np.uint32], NDArray[np.int32]]:
+        """The buckets into which numbers fall as cells of the columns, the first of which stands at `places`."""
         import numpy as np
 
-        # Where no number of the first column stands nothing can; where most are, looking at all is faster.
-        dense = self._many[columns[0]][start:stop]
-        places = np.flatnonzero(dense != 0)
-        if 2 * len(places) > len(dense):
-            total = dense.astype(np.int32)
-            for at, column in enumerate(columns[1:], 1):
-                total *= self._many[column][start + at : stop + at]
-                np.minimum(total, _COMBINATIONS + 1, out=total)
-            places = np.flatnonzero((total > 0) & (total <= _COMBINATIONS))
-            total = total[places]
-            places += start
-        else:
-            places += start
-            total = self._many[columns[0]].take(places).astype(np.int32)
-            for at, column in enumerate(columns[1:], 1):
-                total *= self._many[column].take(places + at)
-                kept = np.flatnonzero((total > 0) & (total <= _COMBINATIONS))
-                if len(kept) < len(places):
-                    places, total = places[kept], total[kept]
+        total = np.ones(len(places), dtype=np.float32)
+        for at, column in enumerate(columns):
+            total *= self._buckets[column].many.take(self._stream.which.take(places + at))
+        kept = np.flatnonzero(total <= _COMBINATIONS)
+        places, total = places[kept], total[kept]
         # Most numbers fall into one bucket of each column; the combinations of the others come last.
         several = total > 1
         many = total[several].astype(np.int64)
@@ -227,9 +235,11 @@ class Rows:
         last = len(places) - len(rest)
         parts = []
         for at, column in enumerate(columns):
-            part = self._low[column].take(places + at).astype(np.uint32)
-            rest, more = np.divmod(rest, self._many[column].take(places[last:] + at))
-            part[last:] += more.astype(np.uint32)
+            which, bucket = self._stream.which.take(places + at), self._buckets[column]
+            part = bucket.low.take(which).astype(np.uint32)
+            if len(rest):
+                rest, more = np.divmod(rest, bucket.many.take(which[last:]))
+                part[last:] += more.astype(np.uint32)
             parts.append(part)
         return _mix(parts), places.astype(np.int32)
 
@@ -272,6 +282,29 @@ class Rows:
                 known[2].add(row)
 
 
+def _fitting(
+    inside: NDArray[np.uint64], keys: list[tuple[int, list[int]]], lowest: int, start: int
+) -> list[tuple[int, NDArray[np.int64]]]:
+    """Of each key (by its number) the places from `start` on, among the numbers but the last WIDEST, where it fits.
+
+    `inside` has for each number a bit for each column from `lowest` on.
+    """
+    import numpy as np
+
+    size = min(_PIECE, len(inside))
+    inside = np.append(inside, np.zeros(size + WIDEST - len(inside), dtype=np.uint64))
+    fits = inside[:size] & (inside[1 : size + 1] >> np.uint64(1)) & (inside[2 : size + 2] >> np.uint64(2))
+    places = np.flatnonzero(fits)  # few, as a rule
+    fits, found = fits[places], []
+    for width in range(3, WIDEST + 1):
+        if width > 3:
+            fits &= inside[places + width - 1] >> np.uint64(width - 1)
+        for number, columns in keys:
+            if len(columns) == width:
+                found.append((number, places[(fits >> np.uint64(columns[0] - lowest)) & np.uint64(1) != 0] + start))
+    return found
+
+
 class _Buckets(NamedTuple):
     """How a column's values fall into buckets: by step of its range, and for each of the different numbers the lowest
     and how many, 0 outside the range."""
@@ -282,40 +315,41 @@ class _Buckets(NamedTuple):
     many: NDArray[np.uint8]
 
 
-def _buckets(column: Numbers, stream: Stream) -> _Buckets:
-    """As fine as most of the numbers in the column's range are printed; half by share of rows, half by range."""
+def _buckets(
+    column: Numbers, lower: NDArray[np.float64], upper: NDArray[np.float64], sample: NDArray[np.int32]
+) -> _Buckets:
+    """As fine as most of a sample of the numbers, if they are of the column's range, are printed; half by share of
+    rows, half by range. Each of the different numbers lies between `lower` and `upper`."""
     import numpy as np
 
     steps = (np.arange(_STEPS) + 0.5) / _STEPS
     share = np.interp(steps, np.linspace(0, 1, len(column.shares) + 1), np.append(0.0, np.cumsum(column.shares)))
     place = np.clip((share + steps) / 2, 0, 1 - 1e-9)
     span = column.high - column.low or 1.0
-
-    def ends(which: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
-        """Of the different numbers those near the range, and the steps between which they lie."""
-        value, half = stream.value.take(which), stream.half.take(which)
-        half[np.isnan(half)] = 0.0
-        near = np.flatnonzero((value + half >= column.low - slack) & (value - half <= column.high + slack))
-        # In units of the range; in float32, which is twice as fast and errs by less than the slack that is added.
-        reach = (half[near] / span).clip(0.0, 9.0).astype(np.float32) + np.float32(1e-6)
-        middle = ((value[near] - column.low) / span).clip(-9.0, 9.0).astype(np.float32)
-        steps = [(end * _STEPS).clip(0, _STEPS - 1).astype(np.int32) for end in (middle - reach, middle + reach)]
-        return which[near], steps[0], steps[1]
-
     slack = 1e-6 * span
-    _, *sample = ends(stream.which[:: max(1, len(stream.which) // _SAMPLE)].astype(np.int64))
-    narrow = sample[1] - sample[0] < _STEPS / 8
+
+    def ends(lower: NDArray[np.float64], upper: NDArray[np.float64]) -> tuple[NDArray[np.int64], Any, Any]:
+        """Of numbers those near the range, and the steps between which they lie."""
+        near = np.flatnonzero((upper >= column.low - slack) & (lower <= column.high + slack))
+        sides: list[Any] = []
+        for side, reach in ((lower, -slack), (upper, slack)):
+            step = (side.take(near) + (reach - column.low)) * (_STEPS / span)
+            sides.append(np.maximum(np.minimum(step, _STEPS - 1, out=step), 0, out=step).astype(np.int32))
+        return near, sides[0], sides[1]
+
+    _, first, last = ends(lower.take(sample), upper.take(sample))
+    narrow = last - first < _STEPS / 8
     finest = _FINEST if column.levels > 2 else (2,)
     for count in finest:
         table = (place * count).astype(np.uint32)
-        many = table[sample[1]] - table[sample[0]] + 1
+        many = table[last] - table[first] + 1
         if count == finest[-1] or np.count_nonzero(many[narrow] > 2) <= np.count_nonzero(narrow) / 8:
             break
-    near, start, end = ends(np.arange(len(stream.value)))
-    low, every = np.zeros(len(stream.value), dtype=np.uint16), np.zeros(len(stream.value), dtype=np.uint8)
-    first = table[start]
-    low[near] = first
-    every[near] = np.minimum(table[end] - first + 1, 255)  # more than a key takes
+    near, first, last = ends(lower, upper)
+    low, every = np.zeros(len(lower), dtype=np.uint16), np.zeros(len(lower), dtype=np.uint8)
+    lowest = table.take(first)
+    low[near] = lowest
+    every[near] = np.minimum(table.take(last) - lowest + 1, 255)  # more than a key takes
     return _Buckets(count, table, low, every)
 
 

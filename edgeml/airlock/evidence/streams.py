@@ -113,15 +113,17 @@ def _down(text: NDArray[np.int64], unit: NDArray[np.int64]) -> NDArray[np.int64]
     import numpy as np
 
     begins = np.flatnonzero(np.append(True, (unit[1:] != unit[:-1]) | (text[1:] != text[:-1])))
-    many = np.diff(np.append(begins, len(unit)))
-    which = np.repeat(np.arange(len(begins)), many)
-    place = np.arange(len(unit)) - begins[which]
-    width = many[which]
-    alike = text * (int(width.max()) + 1) + width
-    _, inverse, units = np.unique(alike, return_inverse=True, return_counts=True)
-    kept = np.flatnonzero((width > 1) & (units[inverse] > 2 * width))  # three units at least
-    kept = kept[np.lexsort((kept, place[kept], alike[kept]))]
-    return _gaps(alike[kept], kept)
+    width = np.diff(np.append(begins, len(unit)))
+    alike = text[begins] * (int(width.max()) + 1) + width
+    order = np.argsort(alike, kind="stable")
+    first = np.flatnonzero(np.append(True, np.diff(alike[order]) != 0))
+    parts = [np.zeros(0, dtype=np.int64)]
+    for start, units in zip(first.tolist(), np.diff(np.append(first, len(order))).tolist(), strict=True):
+        wide = int(width[order[start]])
+        if wide > 1 and units > 2:
+            table = begins[order[start : start + units]] + np.arange(wide)[:, None]
+            parts += [table.reshape(-1), np.full(1, -1)]
+    return np.concatenate(parts)
 
 
 def _by_key(corpus: Corpus, text: NDArray[np.int64], named: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -130,13 +132,16 @@ def _by_key(corpus: Corpus, text: NDArray[np.int64], named: NDArray[np.int64]) -
 
     key = corpus.tokens.numbers.key
     kept = np.flatnonzero((key >= 0) & (named < 0))
+    if not len(kept):
+        return kept
     code = corpus.tokens.words.hash[key[kept]]
-    _, group, many = np.unique(code, return_inverse=True, return_counts=True)
-    several = many[group] > 2
-    kept, group = kept[several], group[several]
-    group = group * (int(text.max(initial=0)) + 1) + text[kept]
-    order = np.lexsort((kept, group))
-    return _gaps(group[order], kept[order])
+    order = np.argsort(code, kind="stable")
+    code, kept = code[order], kept[order]
+    first = np.flatnonzero(np.append(True, code[1:] != code[:-1]))
+    many = np.diff(np.append(first, len(code)))
+    several = np.repeat(many > 2, many)
+    code, kept = code[several], kept[several]
+    return _gaps(text[kept] + (np.repeat(np.arange(len(many)), many)[several] * (int(text.max()) + 1)), kept)
 
 
 def _named(text: NDArray[np.int64], named: NDArray[np.int64], width: int) -> NDArray[np.int64]:

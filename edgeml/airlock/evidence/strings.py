@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeml.airlock.evidence.corpus import Corpus
@@ -73,9 +73,8 @@ class Strings:
     def feed(self, batch: Any) -> None:
         for column in self._columns:
             entries = batch[column].drop_null().value_counts()
-            values = entries.field(0).to_pylist()
-            if values and len(self._hits) < _MOST:
-                self._probe(column, values, entries.field(1).to_numpy())
+            if len(entries) and len(self._hits) < _MOST:
+                self._probe(column, entries.field(0), entries.field(1).to_numpy())
 
     def findings(self) -> list[Finding]:
         """One finding for each file, column and rule, at the first place."""
@@ -113,19 +112,18 @@ class Strings:
         upper, lower = _slots(codes, len(sieve).bit_length() - 1)
         return np.asarray(sieve.take(upper) & sieve.take(lower))
 
-    def _probe(self, column: str, values: Sequence[str], rows: NDArray[np.int64]) -> None:
+    def _probe(self, column: str, values: Any, rows: NDArray[np.int64]) -> None:
+        """Count the values (a `pyarrow.StringArray`) that may be among what wants to leave, each with its rows."""
         import numpy as np
 
-        joined = "\n".join(values)
-        parts = None if joined.isascii() else [encoded(value) for value in values]
-        data = joined.encode() if parts is None else b"\n".join(parts)
-        lengths = [len(value) for value in (values if parts is None else parts)]
-        starts = np.concatenate([[0], np.cumsum(np.array(lengths) + 1)[:-1]])
+        data, starts = _joined(values)
         words = words_of(data)
+        leaves = self._leaves(words.hash, 1)  # a value that holds another word than those that want to leave is none
+        if not leaves.any():
+            return
         value = np.searchsorted(starts, words.start, "right") - 1
         same = np.append(value[1:] == value[:-1], False)
         count = np.bincount(value, minlength=len(values))
-        leaves = self._leaves(words.hash, 1)  # a value that holds another word than those that want to leave is none
         for size in range(1, LONGEST + 1):
             codes, firsts = grams(words._replace(joined=same), size)
             wanted = count[value[firsts]] == size
@@ -143,7 +141,7 @@ class Strings:
                 self._counts[key] = self._counts.get(key, 0) + int(rows[value[first]])
                 if key not in self._hits:
                     part = data[int(words.start[first]) : int(words.end[first + size - 1])]
-                    text = values[value[first]] if whole else part.decode("utf-8", "replace")
+                    text = values[int(value[first])].as_py() if whole else part.decode("utf-8", "replace")
                     self._hits[key] = _Hit(text, _plain(encoded(text)), size, whole)
 
     def _names(self, hit: _Hit) -> bool:
@@ -213,6 +211,22 @@ class Strings:
         for at, letter in enumerate(shape):
             alike &= table[0 if letter == "9" else 1][raw[words.start[which] + at]]
         return len(np.unique(words.hash[which[alike]]))
+
+
+def _joined(values: Any) -> tuple[bytes, NDArray[np.int64]]:
+    """The encoded values (a `pyarrow.StringArray`) with a line's end between them, and where each begins."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    whole = pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
+    data = pc.binary_join(whole, "\n")[0].as_buffer().to_pybytes()
+    if data.isascii():
+        lengths = pc.binary_length(values).to_numpy()
+    else:
+        parts = [encoded(value) for value in values.to_pylist()]
+        data, lengths = b"\n".join(parts), np.array([len(part) for part in parts])
+    return data, np.concatenate([[0], np.cumsum(lengths + 1, dtype=np.int64)[:-1]])
 
 
 def _slots(codes: NDArray[np.uint64], width: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-CHUNK = 1 << 19
+CHUNK = 1 << 18
 LONGEST = 4  # words of a gram
 _FLOAT32 = 6.1e-8
 _BASE, _ROUNDS = 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93
 _SMALLEST = 330
-_LANES = 64  # bytes of a word that are hashed along with those of all others
+_LANES = 64  # bytes of a word or of a run of digits that are read along with those of all others
+_LETTER, _DIGIT, _LINE = 1, 2, 4  # what a byte is
 
 
 class Numbers(NamedTuple):
@@ -109,12 +110,30 @@ def _read(data: bytes) -> Iterator[tuple[int, tuple[Any, ...]]]:
         yield from zip([start for start, _ in pieces], pool.map(_piece, [piece for _, piece in pieces]), strict=True)
 
 
-def _piece(piece: bytes) -> tuple[Any, ...]:
-    import numpy as np
+def _piece(data: bytes) -> tuple[Any, ...]:
+    piece = _Piece(data)
+    words = _words(piece)
+    return piece.raw, words, *_numbers(piece, words)
 
-    raw = np.frombuffer(b"\n\n\n\n" + piece + b"\n\n\n\n", dtype=np.uint8)
-    words = _words(raw)
-    return raw, words, *_numbers(raw, words)
+
+class _Piece:
+    """Bytes between line ends: `raw` as they are, `eight` those from each place on as one integer, in lower case."""
+
+    def __init__(self, data: bytes) -> None:
+        import numpy as np
+
+        self.data = b"\n\n\n\n" + data + b"\n\n\n\n"
+        self.raw = np.frombuffer(self.data, dtype=np.uint8)
+        self.lower = self.data.lower() + bytes(8)
+        self.eight = np.ndarray((len(self.raw) + 1,), "<u8", self.lower, strides=(1,)).copy()
+
+    def runs(self, kind: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where stretches of bytes of a kind begin, and where the next other byte stands; the ends are others."""
+        import numpy as np
+
+        inside = np.frombuffer(self.data.translate(_tables().inside[kind]), dtype=bool)
+        edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
+        return edges[0::2], edges[1::2]
 
 
 def words_of(data: bytes) -> Words:
@@ -123,7 +142,7 @@ def words_of(data: bytes) -> Words:
 
     parts = []
     for start, piece in _pieces(data):
-        found = _words(np.frombuffer(b"\n\n\n\n" + piece + b"\n\n\n\n", dtype=np.uint8))
+        found = _words(_Piece(piece))
         parts.append(found._replace(start=found.start + start - 4, end=found.end + start - 4))
     return Words(*map(np.concatenate, zip(*parts, strict=True)))
 
@@ -167,74 +186,79 @@ def _joined(parts: list[Numbers]) -> Numbers:
 
 
 def _pieces(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The data in pieces that end between tokens, as far as it has spaces or commas at all."""
+    """The data in pieces that end with a line, which ends every value; if it is too long, between tokens, if it has any
+    spaces or commas at all."""
     start = 0
     while len(data) - start > CHUNK:
-        stop = max(data.rfind(mark, start, start + CHUNK) for mark in (b"\n", b" ", b",", b";", b"\t")) + 1
+        stop = data.rfind(b"\n", start, start + CHUNK) + 1
+        stop = stop or max(data.rfind(mark, start, start + CHUNK) for mark in (b" ", b",", b";", b"\t")) + 1
         stop = stop if stop > start else start + CHUNK
         yield start, data[start:stop]
         start = stop
     yield start, data[start:]
 
 
+class _Tables(NamedTuple):
+    """What each byte is: `kinds` as bits, `inside` for some kinds whether it is of them, `ending` whether it ends a
+    value. `masks` leave the first bytes of eight."""
+
+    kinds: NDArray[np.uint8]
+    inside: dict[int, bytes]
+    ending: NDArray[np.bool_]
+    masks: NDArray[np.uint64]
+
+
 @lru_cache(maxsize=1)
-def _tables() -> tuple[NDArray[np.uint8], NDArray[np.uint64]]:
-    """Which bytes end a value, and the masks that leave the first bytes of eight."""
+def _tables() -> _Tables:
     import numpy as np
 
-    ending = np.zeros(256, dtype=np.uint8)
-    ending[list(b'\n\r\t"[]{}<>|=')] = 1
-    return ending, np.array([(1 << 8 * size) - 1 for size in range(9)], dtype=np.uint64)
+    byte = np.arange(256)
+    kinds = np.zeros(256, dtype=np.uint8)
+    kinds[(byte >= 128) | (((byte | 32) >= 97) & ((byte | 32) <= 122))] = _LETTER
+    kinds[48:58] = _DIGIT
+    kinds[95] = _LINE
+    inside = {kind: ((kinds & kind) != 0).astype(np.uint8).tobytes() for kind in (_DIGIT, _LETTER | _DIGIT)}
+    ending = np.zeros(256, dtype=bool)
+    ending[list(b'\n\r\t"[]{}<>|=')] = True
+    return _Tables(kinds, inside, ending, np.array([(1 << 8 * size) - 1 for size in range(9)], dtype=np.uint64))
 
 
-def _runs(inside: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where stretches of true begin and where the next false stands; the ends are false."""
+def _words(piece: _Piece) -> Words:
     import numpy as np
 
-    edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
-    return edges[0::2], edges[1::2]
-
-
-def _letters(raw: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    letters: NDArray[np.bool_] = ((raw | 32) - 97 < 26) | (raw >= 128)  # bytes wrap round
-    return letters
-
-
-def _words(raw: NDArray[np.uint8]) -> Words:
-    import numpy as np
-
-    ending, _ = _tables()
-    start, end = _runs(_letters(raw) | (raw - 48 < 10))
-    ends = ending.take(raw)
-    ends[:-1] |= (raw[:-1] == 44) & (raw[1:] != 32)  # a list's comma; that of a sentence has a space
-    ends[:-1] |= ends[1:] << 1
-    ends[:-2] |= (ends[2:] & 1) << 2
+    raw, ending = piece.raw, _tables().ending
+    start, end = piece.runs(_LETTER | _DIGIT)
     joined = np.zeros(len(start), dtype=bool)
+
+    def ends(at: NDArray[np.int64]) -> NDArray[np.bool_]:
+        byte = raw.take(at)
+        comma = (byte == 44) & (raw.take(at + 1) != 32)  # a list's; that of a sentence has a space behind it
+        return np.asarray(ending.take(byte) | comma)
+
     if len(start) > 1:
-        gap = start[1:] - end[:-1]
-        between = np.array([0, 1, 3, 7, 255], dtype=np.uint8).take(np.minimum(gap, 4))
-        joined[:-1] = ((ends.take(end[:-1]) & between) == 0) & (gap <= 3)
-    return Words(_hashes(raw, start, end), start, end, joined)
+        gap, byte = start[1:] - end[:-1], raw.take(end[:-1])
+        joined[:-1] = (gap == 1) & ~ending.take(byte) & (byte != 44)
+        for size in (2, 3):
+            some = np.flatnonzero(gap == size)
+            several = ends(end[some]) | ends(end[some] + 1)
+            joined[some] = ~(several | ends(end[some] + 2)) if size == 3 else ~several
+    return Words(_hashes(piece, start, end), start, end, joined)
 
 
-def _hashes(raw: NDArray[np.uint8], start: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.uint64]:
+def _hashes(piece: _Piece, start: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.uint64]:
     """A hash of each word in lower case, by eight bytes at a time."""
     import numpy as np
 
-    lower = np.zeros(len(raw) + 8, dtype=np.uint8)
-    np.bitwise_or(raw, (raw - 65 < 26).view(np.uint8) << 5, out=lower[:-8])
-    eight = np.ndarray((len(raw) + 1,), "<u8", lower.data, strides=(1,))
-    _, masks = _tables()
-    length = end - start
-    value = _mixed(eight.take(start) & masks.take(np.minimum(length, 8)))
+    masks, length = _tables().masks, end - start
+    value = _mixed(piece.eight.take(start) & masks.take(length, mode="clip"))
     longer, at = np.flatnonzero(length > 8), 8
     while len(longer) and at < _LANES:
-        more = eight.take(start[longer] + at) & masks.take(np.minimum(length[longer] - at, 8))
+        more = piece.eight.take(start[longer] + at) & masks.take(length[longer] - at, mode="clip")
         value[longer] = _mixed(value[longer] ^ more)
         at += 8
         longer = longer[length[longer] > at]
     for index in longer.tolist():  # few, as they are so long
-        rest = blake2b(lower[start[index] + at : end[index]].data, digest_size=8).digest()
+        rest = blake2b(piece.lower[start[index] + at : end[index]], digest_size=8).digest()
         value[index] ^= np.uint64(int.from_bytes(rest, "little"))
     return value
 
@@ -249,29 +273,30 @@ def _mixed(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return value
 
 
-def _numbers(raw: NDArray[np.uint8], words: Words) -> tuple[Numbers, Numbers | None, Numbers | None]:
+def _numbers(piece: _Piece, words: Words) -> tuple[Numbers, Numbers | None, Numbers | None]:
     """The numbers as they stand, and the readings with decimal commas and of percents, where there are any."""
     import numpy as np
 
-    runs = _Runs(raw, *_told(raw, *_runs(raw - 48 < 10)))
+    runs = _Runs(piece, *_told(piece, *piece.runs(_DIGIT)))
     plain = runs.read(46)
-    nulls = _nulls(raw, words)
-    first = _merged(plain, nulls, words, raw)
+    nulls = _nulls(words)
+    first = _merged(plain, nulls, words, piece.raw)
     commas = None
     comma = runs.read(44) if ((runs.gap == 1) & (runs.after == 44)).any() else None
     if comma is not None and len(comma.start):
         kept = ~np.isin(plain.start, comma.start) & ~np.isin(plain.start, comma.second)
         whole = _Read(*(np.concatenate([mine[kept], theirs]) for mine, theirs in zip(plain, comma, strict=True)))
-        commas = _merged(whole, nulls, words, raw)
+        commas = _merged(whole, nulls, words, piece.raw)
     percents = None
     if plain.percent.any():
         scale = np.where(plain.percent, 0.01, 1.0)
-        percents = _merged(plain._replace(value=plain.value * scale, unit=plain.unit * scale), nulls, words, raw)
+        percent = plain._replace(value=plain.value * scale, unit=plain.unit * scale)
+        percents = _merged(percent, nulls, words, piece.raw)
     return first, commas, percents
 
 
 def _told(
-    raw: NDArray[np.uint8], start: NDArray[np.int64], end: NDArray[np.int64]
+    piece: _Piece, start: NDArray[np.int64], end: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The runs of digits without those of words ("P12", "4b1f"): a log's times and digests have more than its numbers.
 
@@ -280,22 +305,25 @@ def _told(
     """
     import numpy as np
 
-    letter = _letters(raw)
-    before, after = raw.take(start - 1), raw.take(end)
-    beside = np.append(start[1:] - end[:-1], 1 << 30)[: len(start)]
-    power = _exponents(raw, end, after, beside)
+    kinds = _tables().kinds
+    before, after = piece.raw.take(start - 1), piece.raw.take(end)
+    power = _exponents(piece.raw, start, end, after)
     told = np.append(False, power[:-1])[: len(start)]
-    told |= ~(letter.take(start - 1) | ((letter.take(end) | (after == 95)) & ~power & (before != 46) & (before != 44)))
+    word = (kinds.take(after) != 0) & ~power & (before != 46) & (before != 44)
+    told |= ~(((kinds.take(before) & _LETTER) != 0) | word)
     return start[told], end[told]
 
 
 def _exponents(
-    raw: NDArray[np.uint8], end: NDArray[np.int64], after: NDArray[np.uint8], gap: NDArray[np.int64]
+    raw: NDArray[np.uint8], start: NDArray[np.int64], end: NDArray[np.int64], after: NDArray[np.uint8]
 ) -> NDArray[np.bool_]:
     """Whether a run is followed by an exponent, which is the next run."""
-    powers: NDArray[np.bool_] = (after | 32) == 101
-    then = raw.take(end + 1)
-    powers &= (gap == 1) | ((gap == 2) & ((then == 43) | (then == 45)))
+    import numpy as np
+
+    powers = np.zeros(len(start), dtype=bool)
+    some = np.flatnonzero((after[:-1] | 32) == 101)
+    gap, sign = start[some + 1] - end[some], raw.take(end[some] + 1)
+    powers[some] = (gap == 1) | ((gap == 2) & ((sign == 43) | (sign == 45)))
     return powers
 
 
@@ -308,20 +336,30 @@ class _Read(NamedTuple):
     percent: NDArray[np.bool_]
 
 
+class _Form(NamedTuple):
+    """Of numbers the runs of their whole part, decimals and exponent (the one before, where there is none), which of
+    them there are (`bare` has decimals only, in `whole`), and whether a minus stands before."""
+
+    whole: NDArray[np.int64]
+    last: NDArray[np.int64]
+    final: NDArray[np.int64]
+    has: NDArray[np.bool_]
+    bare: NDArray[np.bool_]
+    power: NDArray[np.bool_]
+    minus: NDArray[np.bool_]
+
+
 class _Runs:
     """Runs of digits, and the numbers that they make up."""
 
-    def __init__(self, raw: NDArray[np.uint8], start: NDArray[np.int64], end: NDArray[np.int64]) -> None:
+    def __init__(self, piece: _Piece, start: NDArray[np.int64], end: NDArray[np.int64]) -> None:
         import numpy as np
 
-        self.raw, self.start, self.end = raw, start, end
-        self.value, self.length = _values(raw, start, end)
-        self.letter = _letters(raw) | (raw == 95)
-        self.digit = raw - 48 < 10
-        self.alnum = self.letter | self.digit
+        self.piece, self.start, self.end = piece, start, end
+        self.length = end - start
         self.gap = np.append(start[1:] - end[:-1], 1 << 30)[: len(start)]
-        self.after = raw.take(end)
-        self.power = _exponents(raw, end, self.after, self.gap)
+        self.after = piece.raw.take(end)
+        self.power = _exponents(piece.raw, start, end, self.after)
 
     def read(self, mark: int) -> _Read:
         """The numbers with `mark` (a point, 46, or a comma, 44) before their decimals.
@@ -330,73 +368,104 @@ class _Runs:
         """
         import numpy as np
 
-        raw, count = self.raw, len(self.start)
+        raw, kinds = self.piece.raw, _tables().kinds
         link = (self.gap == 1) & (self.after == mark)
-        linked = np.append(False, link[:-1])[:count]
-        head = ~linked & ~np.append(False, self.power[:-1] & ~self.letter[self.start[:-1] - 1])[:count]
-        if mark == 44:
-            other = (self.gap == 1) & (self.after == 46)
-            chained = np.append(link[1:] | other[1:], False)[:count]
-            head &= link & ~chained & (raw[self.start - 1] != 46) & (raw[self.start - 1] != 44)
-        index = np.flatnonzero(head)
+        index = self._heads(mark, link)
         has = link[index]
         last = index + has
         follow = np.append(link, False)[last]  # a second mark: a version, an address, a date
         power = self.power[last]
         final = last + power
-        start, end = self.start[index], self.end[final]
-        bare = (raw[start - 1] == 46) & ~self.alnum[start - 2] & ~has if mark == 46 else np.zeros(len(index), bool)
-        before, earlier = raw[start - 1], raw[start - 2]
-        after, later = raw[end], end + 1
-        sign = (before == 45) | (before == 43)
-        glued = sign & self.alnum[start - 2]
+        start, end, length = self.start[index], self.end[final], self.length[index]
+        before, earlier, after, later = (raw.take(at) for at in (start - 1, start - 2, end, end + 1))
+        ahead, behind = kinds.take(earlier) != 0, kinds.take(later) != 0
+        bare = (before == 46) & ~ahead & ~has if mark == 46 else np.zeros(len(index), bool)
+        glued = ((before == 45) | (before == 43)) & ahead
         exact = has | bare | power
         bad = follow & has
-        bad |= (self.letter[start - 1] & ((before != 95) | ~exact)) | (self.letter[end] & (~has | power))
-        bad |= ~exact & (glued | ((after == 45) & self.alnum[later]))
-        bad |= ~exact & (((before == 47) & self.alnum[start - 2]) | ((after == 47) & self.alnum[later]))
-        clock = self.length[index] <= 2
-        pair = (self.length[index] == 2) & ~(self.digit[start - 3] & self.digit[start - 4])
-        bad |= pair & (before == 58) & (earlier >= 48) & (earlier <= 57)
-        bad |= clock & ~has & (after == 58) & (raw[later] >= 48) & (raw[later] <= 57)
+        bad |= ((kinds.take(before) & (_LETTER | _LINE)) != 0) & ((before != 95) | ~exact)
+        bad |= ((kinds.take(after) & (_LETTER | _LINE)) != 0) & (~has | power)
+        bad |= ~exact & (glued | ((after == 45) & behind) | ((before == 47) & ahead) | ((after == 47) & behind))
+        bad |= (length <= 2) & ~has & (after == 58) & (later - 48 < 10)  # an hour
+        minutes = np.flatnonzero((length == 2) & (before == 58) & (earlier - 48 < 10))
+        hours = [raw.take(start[minutes] - back) - 48 < 10 for back in (3, 4)]
+        bad[minutes] |= ~(hours[0] & hours[1])
         bad |= (before == 46) & ~bare
         bad |= power & (self.length[final] > 3)
-        good = ~bad
-        index, last, final, has, bare, power, glued, sign, start, end = (
-            part[good] for part in (index, last, final, has, bare, power, glued, sign, start, end)
-        )
-        decimals = np.where(has, self.length[last], np.where(bare, self.length[index], 0))
-        shift = np.where(power, self.value[final], 0.0).clip(0, 100).astype(np.int64)
-        shift = np.where(power & (raw[self.start[final] - 1] == 45), -shift, shift)
-        whole = np.where(bare, 0.0, self.value[index])
-        part = np.where(has, self.value[last], np.where(bare, self.value[index], 0.0))
-        value = (whole + part * _ten(-decimals.clip(0, 300))) * _ten(shift)
-        unit = _ten(shift - decimals)
-        value = np.where(sign & ~glued & (raw[start - 1] == 45), -value, value)
-        return _Read(value, unit, _digits(value / unit, has | bare), start, self.start[last], raw[end] == 37)
+        good = np.flatnonzero(~bad)
+        minus = (before == 45) & ~glued
+        form = _Form(index[good], last[good], final[good], has[good], bare[good], power[good], minus[good])
+        value, unit = self._worth(form)
+        digits = _digits(np.abs(value / unit), form.has | form.bare)
+        return _Read(value, unit, digits, start[good], self.start[form.last], after[good] == 37)
+
+    def _heads(self, mark: int, link: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """The runs with which numbers begin."""
+        import numpy as np
+
+        before = self.piece.raw.take(self.start - 1)
+        letter = (_tables().kinds.take(before) & (_LETTER | _LINE)) != 0
+        head = np.ones(len(link), dtype=bool)
+        head[1:] = ~(link[:-1] | (self.power[:-1] & ~letter[:-1]))
+        if mark == 44:
+            other = (self.gap == 1) & (self.after == 46)
+            chained = np.append(link[1:] | other[1:], False)[: len(link)]
+            head &= link & ~chained & (before != 46) & (before != 44)
+        return np.flatnonzero(head)
+
+    def _worth(self, form: _Form) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What numbers are worth, and one of the last digit printed."""
+        import numpy as np
+
+        value = self._values(form.whole)
+        decimals = np.where(form.bare, self.length[form.whole], 0)
+        some = np.flatnonzero(form.bare)
+        value[some] *= _ten(-decimals[some].clip(0, 300))
+        some = np.flatnonzero(form.has)
+        decimals[some] = self.length[form.last[some]]
+        value[some] += self._values(form.last[some]) * _ten(-decimals[some].clip(0, 300))
+        unit = _ten(-decimals)
+        some = np.flatnonzero(form.power)
+        if len(some):
+            shift = self._values(form.final[some]).clip(0, 100).astype(np.int64)
+            shift = np.where(self.piece.raw.take(self.start[form.final[some]] - 1) == 45, -shift, shift)
+            value[some] *= _ten(shift)
+            unit[some] = _ten(shift - decimals[some])
+        np.negative(value, out=value, where=form.minus)
+        return value, unit
+
+    def _values(self, run: NDArray[np.int64]) -> NDArray[np.float64]:
+        """What runs of digits are worth; beyond sixty-four digits they are rounded off."""
+        import numpy as np
+
+        start, length = self.start[run], self.length[run]
+        value = _eight(self.piece.eight.take(start), np.minimum(length, 8))
+        longer, at = np.flatnonzero(length > 8), 8
+        while len(longer) and at < _LANES:
+            rest = np.minimum(length[longer] - at, 8)
+            value[longer] = value[longer] * _ten(rest) + _eight(self.piece.eight.take(start[longer] + at), rest)
+            at += 8
+            longer = longer[length[longer] > at]
+        value[longer] *= _ten(np.minimum(length[longer] - at, 100))
+        return value
 
 
-def _values(
-    raw: NDArray[np.uint8], start: NDArray[np.int64], end: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """What runs of digits are worth, and how many they are; beyond seventeen digits they are rounded off."""
+def _eight(lane: NDArray[np.uint64], size: NDArray[np.int64]) -> NDArray[np.float64]:
+    """What the first `size` (1 to 8) digits of eight bytes are worth, all at once: as pairs, as fours, as eight."""
     import numpy as np
 
-    length = end - start
-    value = np.zeros(len(start))
-    active = np.arange(len(start))
-    for at in range(min(17, int(length.max(initial=0)))):
-        active = active[length[active] > at]
-        value[active] = value[active] * 10 + (raw[start[active] + at] - 48.0)
-    value *= 10.0 ** np.clip(length - 17, 0, 100)
-    return value, length
+    lane = (lane & np.uint64(0x0F0F0F0F0F0F0F0F)) << (64 - 8 * size).view(np.uint64)  # zeros where digits lack
+    lane = (lane * np.uint64(10) + (lane >> np.uint64(8))) & np.uint64(0x00FF00FF00FF00FF)
+    lane = (lane * np.uint64(100) + (lane >> np.uint64(16))) & np.uint64(0x0000FFFF0000FFFF)
+    lane = (lane * np.uint64(10000) + (lane >> np.uint64(32))) & np.uint64(0xFFFFFFFF)
+    return lane.astype(np.float64)
 
 
 def _digits(counted: NDArray[np.float64], decimal: NDArray[np.bool_]) -> NDArray[np.int64]:
     """How many digits of a number tell something: without leading zeros, and of whole numbers without trailing ones."""
     import numpy as np
 
-    size = np.abs(np.round(counted))
+    size = np.round(counted)
     digits = np.floor(np.log10(np.maximum(size, 1))).astype(np.int64) + 1
     round_ = np.flatnonzero(~decimal)
     for _ in range(6):
@@ -418,13 +487,15 @@ def _powers() -> NDArray[np.float64]:
     return np.asarray(10.0 ** np.arange(-_SMALLEST, 309.0))
 
 
-def _nulls(raw: NDArray[np.uint8], words: Words) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _nulls(words: Words) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Where a null (as NaN), a true (1) or a false (0) is written."""
     import numpy as np
 
-    places, values = [], []
+    length = words.end - words.start
+    some = np.flatnonzero((length >= 3) & (length <= 5))
+    hashes, places, values = words.hash[some], [], []
     for code, value in zip(_null_codes(), (np.nan, np.nan, np.nan, 1.0, 0.0), strict=True):
-        here = words.start[words.hash == code]
+        here = words.start[some[hashes == code]]
         places.append(here)
         values.append(np.full(len(here), value))
     return np.concatenate(places), np.concatenate(values)
@@ -442,29 +513,43 @@ def _merged(
 
     at = np.concatenate([read.start, nulls[0]])
     value = np.concatenate([read.value, nulls[1]])
-    half = np.concatenate(
-        [np.maximum(read.unit / 2 * (1 + 1e-9), np.abs(read.value) * _FLOAT32), np.full(len(nulls[1]), 1e-9)]
-    )
+    half = np.maximum(read.unit * (0.5 * (1 + 1e-9)), np.abs(read.value) * _FLOAT32)
+    half = np.concatenate([half, np.full(len(nulls[1]), 1e-9)])
     digits = np.concatenate([read.digits, np.zeros(len(nulls[0]), np.int64)])
-    order = np.argsort(at, kind="stable")
-    at = at[order]
-    return Numbers(value[order], half[order], digits[order], at, _keys(raw, at, words))
+    if (at[1:] < at[:-1]).any():
+        order = np.argsort(at, kind="stable")
+        value, half, digits, at = value[order], half[order], digits[order], at[order]
+    return Numbers(value, half, digits, at, _keys(raw, at, words))
 
 
 def _keys(raw: NDArray[np.uint8], at: NDArray[np.int64], words: Words) -> NDArray[np.int64]:
     """The last word of each number's key, as in `"age": 5`, `age=5` and `age: "5"`; -1 without one."""
     import numpy as np
 
+    key = np.full(len(at), -1)
     if not len(words.start):
-        return np.full(len(at), -1)
+        return key
     place = at - 1
-    place = place - ((raw[place] == 45) | (raw[place] == 43))
-    place = _back(raw, place)
-    named = (raw[place] == 58) | (raw[place] == 61)
-    place = _back(raw, np.where(named, place - 1, place))
-    word = np.searchsorted(words.end, place + 1, "left")
-    word = np.minimum(word, len(words.end) - 1)
-    return np.where(named & (words.end[word] == place + 1), word, -1)
+    before = raw.take(place)
+    place -= (before == 45) | (before == 43)
+    some = np.flatnonzero(_between().take(raw.take(place)))  # few numbers of a list have a key
+    place = _back(raw, place[some])
+    mark = raw.take(place)
+    named = np.flatnonzero((mark == 58) | (mark == 61))
+    place = _back(raw, place[named] - 1)
+    word = np.minimum(np.searchsorted(words.end, place + 1, "left"), len(words.end) - 1)
+    key[some[named]] = np.where(words.end[word] == place + 1, word, -1)
+    return key
+
+
+@lru_cache(maxsize=1)
+def _between() -> NDArray[np.bool_]:
+    """What may stand between a key and its number."""
+    import numpy as np
+
+    table = np.zeros(256, dtype=bool)
+    table[list(b" \"':=")] = True
+    return table
 
 
 def _back(raw: NDArray[np.uint8], place: NDArray[np.int64]) -> NDArray[np.int64]:

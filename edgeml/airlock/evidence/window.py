@@ -8,10 +8,10 @@ most: rows in the order of the columns, or with the columns' names, are found at
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeml.airlock.evidence import bits
-from edgeml.airlock.evidence.cells import Lookup, within
+from edgeml.airlock.evidence.cells import within
 from edgeml.airlock.evidence.corpus import Corpus
 from edgeml.airlock.finding import Finding, Rule
 from edgeml.airlock.private import Private
@@ -35,8 +35,8 @@ _DIGITS = 2  # one tells less than is paid
 _MIXER = 0x9E3779B97F4A7C15
 _PAIRS = 1e6  # cells that fit a number by chance, at most
 _FINE = 64  # steps of a bit
-_SAMPLE = 1 << 17  # numbers from which it is told how many can be gone through
-_SLOTS = 22  # bits of a row's and window's slot
+_SAMPLE = 1 << 12  # numbers from which it is told how many can be gone through
+_SLOTS = 22  # bits of a row's and window's slot, at most
 
 
 class Window:
@@ -52,25 +52,21 @@ class Window:
         self.strongest = -math.inf
         self._found: dict[int, tuple[float, int, set[int]]] = {}
         self._fed = 0
-        told = {
+        self._columns = {
             name: private.profile.numbers[name]
             for name in bits.numeric(private)
             if not private.columns[name].public and private.profile.numbers[name].levels >= 2 * WIDTH
         }
         step = max(1, len(corpus.distinct.value) // _SAMPLE)
-        sampled = {name: self._told(column, step) for name, column in told.items()}
-        self._least = self._affordable(list(sampled.values()), step)
-        self._numbers: dict[str, NDArray[np.int64]] = {}
-        self._net: dict[str, NDArray[np.float64]] = {}
-        asked = {}
-        for name, column in told.items():
-            if bits.most(column) < self._least:
-                continue
-            which, evidence = self._told(column) if step > 1 else sampled[name]
-            which, evidence = which[evidence >= self._least], evidence[evidence >= self._least]
-            self._numbers[name], self._net[name] = which, evidence - math.log2(WIDTH)
-            asked[name] = (corpus.distinct.value[which], corpus.distinct.half[which])
-        self._lookup = Lookup(private, asked)
+        self._least = max(
+            _PAID, self._affordable([self._told(column, step) for column in self._columns.values()], step)
+        )
+        self._names = [name for name, column in self._columns.items() if bits.most(column) >= self._least]
+        self._pairs: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
+
+    def least(self, name: str) -> float:
+        """How many times a number's width must fit into the column's range for the number to tell anything."""
+        return float(2.0**self._least) if name in self._names and len(self._names) >= 4 else math.inf
 
     def _told(self, column: Numbers, step: int = 1) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """The different numbers, or every so many of them, that tell more than they pay, and their evidence."""
@@ -95,24 +91,35 @@ class Window:
         above = np.cumsum(expected[::-1])[::-1]
         return int(np.count_nonzero(above > _PAIRS)) / _FINE
 
-    def feed(self, batch: Any) -> None:
+    def take(self, name: str, rows: NDArray[np.int64], which: NDArray[np.int64]) -> None:
+        """Keep what a batch's cells of a column fit: rows and different numbers."""
         import numpy as np
 
-        if len(self._lookup.names) < 4:
+        if name not in self._names:
             return
-        rows, windows, columns, net = [], [], [], []
-        for index, name in enumerate(self._lookup.names):
-            for found, which in self._lookup.pairs(batch, name):
-                number, pair = self._corpus.distinct.numbers(self._numbers[name][which])
-                row, which, window = found[pair], which[pair], number.astype(np.int64) // (WIDTH // 2)
-                for one in (window, window - 1):  # windows overlap by half
-                    rows.append(row)
-                    windows.append(one)
-                    columns.append(np.full(len(row), index, dtype=np.int8 if index < 128 else np.int64))
-                    net.append(self._net[name][which])
-        if rows:
-            self._score(np.concatenate(rows), np.concatenate(windows), np.concatenate(columns), np.concatenate(net))
-        self._fed += batch.num_rows
+        numbers, index = self._corpus.distinct, self._names.index(name)
+        some = np.flatnonzero(numbers.digits[which] >= _DIGITS)
+        rows, which = rows[some], which[some]
+        told = bits.evidence(self._columns[name], numbers.value[which], numbers.half[which], numbers.digits[which])
+        some = np.flatnonzero((told > _PAID) & (told >= self._least))
+        number, pair = numbers.numbers(which[some])
+        row, net, window = (
+            rows[some][pair],
+            told[some][pair] - math.log2(WIDTH),
+            number.astype(np.int64) // (WIDTH // 2),
+        )
+        column = np.full(len(row), index)
+        for one in (window, window - 1):  # windows overlap by half
+            self._pairs.append((row, one, column, net))
+
+    def close(self, rows: int) -> None:
+        """Score what was kept of a batch of so many rows."""
+        import numpy as np
+
+        if self._pairs:
+            self._score(*map(np.concatenate, zip(*self._pairs, strict=True)))
+            self._pairs.clear()
+        self._fed += rows
 
     def _score(
         self, rows: NDArray[np.int64], windows: NDArray[np.int64], columns: NDArray[np.int64], net: NDArray[np.float64]
@@ -121,9 +128,9 @@ class Window:
         import numpy as np
 
         place = rows * (self._windows + 1) + windows + 1
-        slot = (place.view(np.uint64) * np.uint64(_MIXER)) >> np.uint64(64 - _SLOTS)
-        slot = slot.view(np.int64)
-        several = np.flatnonzero((np.bincount(slot, minlength=1 << _SLOTS) >= 4).take(slot))  # of most there are fewer
+        slots = min(_SLOTS, max(10, (4 * len(place)).bit_length()))
+        slot = ((place.view(np.uint64) * np.uint64(_MIXER)) >> np.uint64(64 - slots)).view(np.int64)
+        several = np.flatnonzero((np.bincount(slot, minlength=1 << slots) >= 4).take(slot))  # of most there are fewer
         place, columns, net = place[several], columns[several], net[several]
         order = np.lexsort((-net, columns, place))
         place, columns, net = place[order], columns[order], net[order]

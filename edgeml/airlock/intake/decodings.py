@@ -11,7 +11,12 @@ import re
 import unicodedata
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import TypeAlias
 from urllib.parse import unquote_plus
+
+from edgeml.airlock.intake import spans
 
 RUNS = 20_000  # encoded runs that are looked at in one text
 
@@ -23,7 +28,7 @@ PERCENT = re.compile(r"%[0-9A-Fa-f]{2}")
 ENTITY = re.compile(r"&(?:#\d{2,7}|#x[0-9a-fA-F]{2,6}|[A-Za-z]{2,30});")
 ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|x([0-9a-fA-F]{2})|([0-7]{3}))")
 UU = re.compile(r"^begin [0-7]{3,4} [^\n]*\n(.*?)^`?[ ]?\n?end", re.MULTILINE | re.DOTALL)
-QUOTED = re.compile(r"=[0-9A-F]{2}|=\r?\n")
+QUOTED = re.compile(r"=(?:[0-9A-F]{2}|\r?\n)")
 BYTES = re.compile(r"(?:\d{1,3}[,;\s]\s*){12,}\d{1,3}")
 COMMA = re.compile(r"(?<![\d.,])(-?\d{1,9}),(\d{1,18})(?![\d.,])")
 POINT = re.compile(r"\d\.\d")
@@ -41,25 +46,37 @@ LOOKS = str.maketrans(
 
 LAST = frozenset({"decimal commas"})  # nothing more is looked for in these
 
+Way: TypeAlias = Callable[[str, spans.Letters | None], Iterator[bytes | str]]
+
 
 def of(text: str) -> Iterator[tuple[str, bytes | str]]:
     """Every decoding of a text that yields something, by its name: bytes where they were encoded, else text."""
-    for name, way in WAYS:
-        for count, found in enumerate(way(text)):
-            if count == RUNS:
-                break
-            yield name, found
+    if len(text) <= spans.SHORT:
+        for name, way in WAYS:
+            yield from ((name, found) for found in islice(way(text, None), RUNS))
+        return
+    letters = spans.Letters(text)
+
+    def found(way: tuple[str, Way]) -> list[bytes | str]:
+        return list(islice(way[1](text, letters), RUNS))
+
+    with ThreadPoolExecutor(2) as pool:  # what costs here lets other threads run
+        for (name, _), several in zip(WAYS, pool.map(found, WAYS), strict=True):
+            yield from ((name, one) for one in several)
 
 
-def _runs(pattern: re.Pattern[str], decode: Callable[[str], bytes]) -> Callable[[str], Iterator[bytes]]:
-    def way(text: str) -> Iterator[bytes]:
-        for match in pattern.finditer(text):
-            try:
-                data = decode(match[0])
-            except (ValueError, binascii.Error):
-                continue
-            if (plain := _plain(data)) is not None:
-                yield plain
+def _runs(
+    pattern: re.Pattern[str], decode: Callable[[str], bytes], where: Callable[[spans.Letters], spans.Spans]
+) -> Way:
+    def way(text: str, letters: spans.Letters | None) -> Iterator[bytes]:
+        for start, end in [(0, len(text))] if letters is None else where(letters):
+            for match in pattern.finditer(text, start, end):
+                try:
+                    data = decode(match[0])
+                except (ValueError, binascii.Error):
+                    continue
+                if (plain := _plain(data)) is not None:
+                    yield plain
 
     return way
 
@@ -109,17 +126,17 @@ def _changed(text: str, found: str) -> Iterator[str]:
             yield "\n".join(lines)
 
 
-def _percent(text: str) -> Iterator[str]:
+def _percent(text: str, _: object) -> Iterator[str]:
     if PERCENT.search(text):
         yield from _changed(text, unquote_plus(text, errors="replace"))
 
 
-def _entities(text: str) -> Iterator[str]:
+def _entities(text: str, _: object) -> Iterator[str]:
     if ENTITY.search(text):
         yield from _changed(text, html.unescape(text))
 
 
-def _escapes(text: str) -> Iterator[str]:
+def _escapes(text: str, _: object) -> Iterator[str]:
     def letter(match: re.Match[str]) -> str:
         code = int(match[4], 8) if match[4] else int(match[1] or match[2] or match[3], 16)
         return chr(code) if code < 0x110000 else ""
@@ -128,14 +145,18 @@ def _escapes(text: str) -> Iterator[str]:
         yield from _changed(text, ESCAPE.sub(letter, text))
 
 
-def _quoted(text: str) -> Iterator[str]:
-    if QUOTED.search(text):
-        whole = quopri.decodestring(text.encode("utf-8", "replace")).decode("utf-8", "replace")
-        yield from _changed(text, whole)
+def _quoted(text: str, letters: spans.Letters | None) -> Iterator[str]:
+    """Quoted-printable, in which every `=` is an escape; of lines with others, as `step=12 loss=0.5`, only the words
+    with escapes, or a log would be compared twice."""
+    if not QUOTED.search(text):
+        return
+    encoded = text if letters is None else letters.quoted(text)
+    whole = quopri.decodestring(encoded.encode("utf-8", "replace")).decode("utf-8", "replace")
+    yield from _changed(text, whole) if encoded is text else [whole]
 
 
-def _uu(text: str) -> Iterator[bytes]:
-    for match in UU.finditer(text):
+def _uu(text: str, _: object) -> Iterator[bytes]:
+    for match in UU.finditer(text) if "begin " in text else ():
         pieces = []
         for line in match[1].splitlines():
             with contextlib.suppress(ValueError, binascii.Error):
@@ -143,24 +164,28 @@ def _uu(text: str) -> Iterator[bytes]:
         yield b"".join(pieces)
 
 
-def _look(text: str) -> Iterator[str]:
+def _look(text: str, _: object) -> Iterator[str]:
     if not text.isascii():
         yield from _changed(text, unicodedata.normalize("NFKC", text).translate(LOOKS))
 
 
-def _commas(text: str) -> Iterator[str]:
+def _commas(text: str, letters: spans.Letters | None) -> Iterator[str]:
     """Numbers with decimal commas, where the text writes no decimal point in the same line."""
-    lines = [COMMA.sub(r"\1.\2", line) for line in text.splitlines() if COMMA.search(line) and not POINT.search(line)]
+    if letters is None or not text.isascii():
+        lines = text.splitlines() if "," in text else []
+    else:
+        lines = [text[start:end] for start, end in letters.comma_lines()]
+    lines = [COMMA.sub(r"\1.\2", line) for line in lines if COMMA.search(line) and not POINT.search(line)]
     if lines:
         yield "\n".join(lines)
 
 
-WAYS: tuple[tuple[str, Callable[[str], Iterator[bytes | str]]], ...] = (
-    ("base64", _runs(BASE64, _base64)),
-    ("hexadecimal", _runs(HEX, _hex)),
-    ("base32", _runs(BASE32, _base32)),
-    ("base85", _runs(BASE85, base64.b85decode)),
-    ("bytes as numbers", _runs(BYTES, _decimals)),
+WAYS: tuple[tuple[str, Way], ...] = (
+    ("base64", _runs(BASE64, _base64, spans.Letters.base64)),
+    ("hexadecimal", _runs(HEX, _hex, spans.Letters.hexadecimal)),
+    ("base32", _runs(BASE32, _base32, lambda letters: letters.long(spans.BASE32, 24, 6))),
+    ("base85", _runs(BASE85, base64.b85decode, lambda letters: letters.long(spans.BASE85, 40))),
+    ("bytes as numbers", _runs(BYTES, _decimals, lambda letters: letters.long(spans.BYTES, 25))),
     ("URL escapes", _percent),
     ("HTML entities", _entities),
     ("escapes", _escapes),

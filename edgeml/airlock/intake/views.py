@@ -6,13 +6,10 @@ the more the content rules see. Limits bound the work, not the verdict: what is 
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from edgeml.airlock.finding import Artifact, Text
-from edgeml.airlock.intake import decodings, formats, salvage
+from edgeml.airlock.intake import decodings, formats, json_views, salvage
 from edgeml.airlock.intake.unwrap import unwrap
 
 DEPTH = 4  # decodings within decodings
@@ -51,60 +48,7 @@ def _of(artifact: Artifact, known: frozenset[str]) -> Iterator[tuple[str, str]]:
         return
     yield "text", text
     if artifact.format in ("json", "notebook"):
-        yield from _json(text, known)
-
-
-def _json(text: str, known: frozenset[str]) -> Iterator[tuple[str, str]]:
-    """Strings one by one, and the scalars of each innermost object or list as one line."""
-    for number, document in enumerate(_documents(text)):
-        place = "$" if number == 0 else f"line {number + 1}"
-        strings: dict[str, list[str]] = {}
-        lines: dict[str, list[str]] = {}
-        try:
-            _flatten(document, place, known, strings, lines)
-        except RecursionError:
-            continue
-        yield from ((where, "\n".join(found)) for where, found in strings.items())
-        yield from ((where, "\n".join(found)) for where, found in lines.items())
-
-
-def _documents(text: str) -> Iterator[Any]:
-    try:
-        yield json.loads(text)
-        return
-    except (ValueError, RecursionError):
-        pass
-    for line in text.splitlines()[:100_000]:
-        try:
-            yield json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-
-
-def _flatten(
-    value: Any, place: str, known: frozenset[str], strings: dict[str, list[str]], lines: dict[str, list[str]]
-) -> None:
-    children: Iterable[tuple[str, Any]]
-    if isinstance(value, dict):
-        children = [
-            (f"{place}.{key if key in known else f'#{i}'}", item) for i, (key, item) in enumerate(value.items())
-        ]
-        strings.setdefault(f"{place} keys", []).extend(key for key in value if key not in known)
-    elif isinstance(value, list):
-        children = ((f"{place}[]", item) for item in value)
-    else:
-        children = [(place, value)]
-    scalars = []
-    for where, item in children:
-        if isinstance(item, dict | list):
-            _flatten(item, where, known, strings, lines)
-        elif isinstance(item, str):
-            strings.setdefault(where, []).append(item)
-            scalars.append(item)
-        elif isinstance(item, float | int) and not isinstance(item, bool) and math.isfinite(item):
-            scalars.append(repr(item))
-    if len(scalars) > 1:
-        lines.setdefault(f"{place} values", []).append(" ".join(scalars))
+        yield from json_views.of(text, known)
 
 
 def _decoded(place: str, text: str, depth: int, room: list[int]) -> Iterator[tuple[str, str]]:
