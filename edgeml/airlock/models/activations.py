@@ -184,6 +184,7 @@ class Run:
         self.plan, self.k = plan, k
         self.session = session(model, everything=True)
         self.names = [port.name for port in self.session.get_outputs()]
+        self.inputs = [port.name for port, _ in plan.columns]
         self.constants = [(p.where, a) for p in constants for a in _shapes(p)]
         self.spaces: dict[str, Space | None] = {}
         self.rows, self.chunk = 0, 0
