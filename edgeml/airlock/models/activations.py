@@ -11,7 +11,8 @@ standard deviation). A match is evidence as far as its cells are rare among the 
 more rows share are none. Where the activation is narrow, decoys (the columns shifted against each other)
 tell how many matches chance gives.
 
-Not seen: rows that are stored but that nothing is compared with, and models that keep only 0/1 features.
+Not seen: rows that are stored but that nothing is compared with (see `scaled`), and models that keep only
+0/1 features.
 """
 
 from __future__ import annotations
@@ -121,6 +122,7 @@ class Space:
             rare = np.flatnonzero((matched > 0) & (matched < self.k))
             if not rare.size:
                 continue
+            rare = self._told_apart(constant.values, rare)
             scores = [self._evidence(constant.values[row]) for row in rare[:2000]]
             penalty = np.log2(max(total, 1)) + np.log2(len(constant.values))
             bits = np.array([score for score, _ in scores]) - penalty
@@ -134,6 +136,15 @@ class Space:
                 telling = np.count_nonzero(cells >= 2)
                 if telling >= self.k and rare.size > CHANCE * (np.count_nonzero(self.chance[index]) + 1):
                     yield constant.where, int(rare.size), int(cells[best]), float(max(bits[best], 0))
+
+    def _told_apart(self, values: Array, rare: Array) -> Array:
+        """One of each group of matched rows that are the same to the tolerance.
+
+        Where few rows of the table lie far out, the tolerance of all is wide, and a matrix of small weights is
+        nothing but one point to it. A row that is met once is one row, however many weights lie beside it.
+        """
+        cell = np.where(np.isfinite(values[rare]), values[rare] / (4 * TOLERANCE * self.spread), np.inf)
+        return rare[np.sort(np.unique(np.round(cell), axis=0, return_index=True)[1])]
 
     def _evidence(self, row: Array) -> tuple[float, int]:
         with np.errstate(all="ignore"):
@@ -185,7 +196,7 @@ class Run:
         self.session = session(model, everything=True)
         self.names = [port.name for port in self.session.get_outputs()]
         self.inputs = [port.name for port, _ in plan.columns]
-        self.constants = [(p.where, a) for p in constants for a in _shapes(p)]
+        self.constants = [(p.where, a) for p in constants for a in shapes(p)]
         self.spaces: dict[str, Space | None] = {}
         self.rows, self.chunk = 0, 0
 
@@ -242,7 +253,7 @@ class Run:
             )  # fmt: skip
 
 
-def _shapes(place: Place) -> Iterator[Array]:
+def shapes(place: Place) -> Iterator[Array]:
     """A constant as it lies and transposed."""
     array = place.array
     if array is None or array.dtype.kind not in "fiuV" or array.size < 2 or array.dtype.kind in "iu":

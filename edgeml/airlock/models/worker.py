@@ -21,6 +21,7 @@ import pyarrow as pa
 from edgeml.airlock.finding import POLICY, Artifact, Finding, Rule
 from edgeml.airlock.models import hygiene
 from edgeml.airlock.models.runner import Child, Runner, batch_of, content_of, keys_of, receive, send
+from edgeml.airlock.models.scaled import Scaled
 from edgeml.airlock.models.tensors import Tensors
 from edgeml.airlock.models.trimming import Change
 from edgeml.airlock.models.vocabularies import Vocabularies
@@ -58,6 +59,7 @@ class Examination:
         everything = [(file, place) for file, model, _ in self.models for place in places(model)]
         features = [column.name for column in contract.features]  # in the order in which models take them
         self.tensors = Tensors(everything, features, contract.k)
+        self.scaled = Scaled(everything, contract)
         self.vocabularies = Vocabularies(everything, [(file, model) for file, model, _ in self.models], contract)
 
     def feed_holdout(self, batch: pa.RecordBatch) -> None:
@@ -69,6 +71,7 @@ class Examination:
         for child in children:
             child.tell(b"R", content)
         self.tensors.feed(batch)
+        self.scaled.feed(batch)
         self.vocabularies.feed(batch)
         for child in children:
             child.answer()
@@ -97,7 +100,8 @@ class Examination:
     def verdict(self) -> tuple[list[Finding], list[str], dict[str, list[Change]]]:
         """Every finding, notes on membership inference, and what trimming would do to each model."""
         changes: dict[str, list[Change]] = {}
-        found, notes = [*self.unread, *self.tensors.findings(), *self.vocabularies.findings()], []
+        found = [*self.unread, *self.tensors.findings(), *self.scaled.findings(), *self.vocabularies.findings()]
+        notes = []
         for file, model, _ in self.models:
             found += hygiene.findings(file, model)
         for child in self._started():
