@@ -1,6 +1,7 @@
 """Private rows among a model's constants in any space that the model itself computes.
 
-Every output of every operator is made an output of the graph, the model runs on the private rows without
+Every output of every operator is made an output of the graph, also those within branches and loops (see
+`inside`), the model runs on the private rows without
 optimisation, and what comes out is compared with the constants: a model that keeps scaled, rotated or
 otherwise prepared rows must hold them in the very space in which it compares them. Nothing needs to be
 known of the preparation.
@@ -27,6 +28,7 @@ import pyarrow as pa
 
 from edgeml.airlock.finding import CONTENT, Finding, Rule
 from edgeml.airlock.models.inputs import Plan
+from edgeml.airlock.models.inside import opened
 from edgeml.airlock.models.walk import Place
 
 STORED = Rule(
@@ -43,6 +45,7 @@ COMMON = 0.1  # a cell that this share of the rows holds says nothing
 REFERENCE = 4096
 ELEMENTS = 8_000_000  # of all activations of a chunk
 CANDIDATES = 200_000
+LOOP_ROUNDS = 8
 Array = np.ndarray[Any, Any]
 
 
@@ -163,7 +166,7 @@ class Failed(Exception):  # noqa: N818
 def session(model: Any, everything: bool) -> Any:
     """An unoptimised session with one thread, optionally with all intermediate values as outputs; or Failed."""
     copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy.CopyFrom(opened(model) if everything else model)
     for node in copy.graph.node:
         if node.op_type == "StringNormalizer":  # its default locale is one that machines lack: nothing would load
             kept = [attribute for attribute in node.attribute if attribute.name != "locale"]
@@ -222,10 +225,8 @@ class Run:
             self.rows += size
 
     def _compare(self, values: dict[str, Any], size: int) -> None:
-        for name, value in values.items():
-            if not isinstance(value, np.ndarray) or value.dtype.kind != "f" or self.spaces.get(name, 0) is None:
-                continue
-            if value.ndim == 0 or value.shape[0] != size or size == 0:
+        for name, value in _of_rows(values, size):
+            if self.spaces.get(name, 0) is None:
                 continue
             rows = value.reshape(size, -1).astype(np.float64)
             if name not in self.spaces:
@@ -251,6 +252,17 @@ class Run:
                 "train an estimator that keeps no rows (no neighbours, support vectors or Gaussian process)",
                 rows=rows, cells=cells, bits=round(bits, 1),
             )  # fmt: skip
+
+
+def _of_rows(values: dict[str, Any], size: int) -> Iterator[tuple[str, Array]]:
+    """The values that are numbers of so many rows; what a loop computed in its first rounds each for itself."""
+    for name, value in values.items():
+        if not isinstance(value, np.ndarray) or value.dtype.kind != "f" or value.ndim == 0 or size == 0:
+            continue
+        if value.shape[0] == size:
+            yield name, value
+        elif value.ndim > 1 and value.shape[1] == size:
+            yield from ((f"{name} in round {number}", part) for number, part in enumerate(value[:LOOP_ROUNDS]))
 
 
 def shapes(place: Place) -> Iterator[Array]:

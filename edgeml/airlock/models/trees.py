@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import onnx
 from onnx import numpy_helper
 
 from edgeml.airlock.finding import CONTENT, Finding, Rule
+from edgeml.airlock.models.walk import messages
 
 LEAVES = Rule(
     "model.leaves", CONTENT, "leaves of few rows", "a tree's leaf that fewer than k rows reach points at single rows"
@@ -186,6 +188,9 @@ class Leaves:
                     self.forests.append((f"node {number} ({node.op_type})", Forest(node)))
                 except Malformed:
                     self.malformed = True
+        nodes = [message for message in messages(model) if isinstance(message, onnx.NodeProto)]
+        if sum(node.op_type in OPERATORS for node in nodes) > len(self.forests):
+            self.malformed = True  # within a branch or a loop only some rows reach them
         self.candidates = [_candidates(forest) for _, forest in self.forests]
         self.given = [np.zeros(values.size, dtype=np.int64) for values in self.candidates]
         self.met = [np.zeros(values.size, dtype=bool) for values in self.candidates]
