@@ -192,7 +192,7 @@ def _known_keys(contract: Contract) -> frozenset[str]:
 
 def _compare(examined: _Examined, asked: _Asked, artifacts: list[Artifact], texts: list[Text]) -> None:
     """Let the private rows stream past every examiner."""
-    from edgeml.airlock import disclosure, evidence
+    from edgeml.airlock import disclosure, evidence, restated
     from edgeml.airlock.models import examine, trimming
     from edgeml.airlock.private import open_private
 
@@ -215,7 +215,7 @@ def _compare(examined: _Examined, asked: _Asked, artifacts: list[Artifact], text
         with guard(findings, "", FIXES):
             examiners.append(make())
     with guard(findings, "", FIXES):
-        findings += disclosure.check(artifacts, private)
+        findings += disclosure.check([*artifacts, *restated.of(artifacts, private)], private)
     with guard(findings, "", FIXES):
         for batch in private.batches():
             for examiner in examiners:

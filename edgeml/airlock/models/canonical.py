@@ -20,6 +20,7 @@ import onnx
 from onnx import numpy_helper
 
 from edgeml.airlock.finding import POLICY, Rule
+from edgeml.airlock.intake import entropy
 from edgeml.airlock.intake.strict_json import OPAQUE_RUN, Refused
 from edgeml.airlock.models.hygiene import drop_unused, reads
 from edgeml.airlock.models.trees import OPERATORS as TREES
@@ -29,6 +30,7 @@ MICROSOFT_OPERATORS = frozenset({"Tokenizer"})  # what skl2onnx needs for text f
 UNUSED_ELEMENTS = 16  # skl2onnx leaves a short, unused list of classes in some models
 COMMENTARY = ["doc_string", "metadata_props", "denotation", "value_info", "quantization_annotation"]
 COMMENTARY += ["overload", "device_configurations"]
+LONG_TEXT = 48  # letters of a text that may not look encoded; words and categories are shorter
 MANTISSA_BITS = 10  # the least at which no model of ours changed by more than 1e-3, see docs/egress-gate.md
 # whose constant inputs decide or are subtracted
 # fmt: off
@@ -105,10 +107,21 @@ def rewrite(
     canonical.opset_import.extend(onnx.helper.make_opsetid(domain, version) for domain, version in domains)
     onnx.helper.set_model_props(canonical, metadata)
     _check(canonical)
+    if any(entropy.encoded(text) for text in _texts(canonical) if len(text) >= LONG_TEXT):
+        raise Refused("text.entropy", "a text of an operator looks like an encoding")
     result: bytes = canonical.SerializeToString(deterministic=True)
     if OPAQUE_RUN.search(result):
         raise Refused("text.opaque", "a run of 512 or more characters that look like an encoding")
     return result
+
+
+def _texts(model: Any) -> Iterator[str]:
+    """The texts of attributes and tensors: categories, vocabularies, patterns."""
+    for message in _messages(model):
+        if isinstance(message, onnx.AttributeProto):
+            yield from (text.decode("utf-8", "replace") for text in (message.s, *message.strings))
+        elif isinstance(message, onnx.TensorProto):
+            yield from (text.decode("utf-8", "replace") for text in message.string_data)
 
 
 def _domain(name: str) -> str:
