@@ -27,6 +27,7 @@ from edgeml.errors import EdgemlError
 
 if TYPE_CHECKING:
     from edgeml.airlock.keeping.waivers import Waiver
+    from edgeml.airlock.models.trimming import Change
     from edgeml.airlock.private import Private
 
 RELEASED, BLOCKED, UNDECIDED = "released", "blocked", "undecided"
@@ -45,6 +46,7 @@ class Verdict:
     waivers: list[Waiver]
     files: dict[str, bytes]
     digests: dict[str, tuple[int, str]]
+    trimming: dict[str, Any] | None = None  # of the model's weights, as `egress.json` tells it
 
     def document(self) -> dict[str, Any]:
         """The report that stays with the data."""
@@ -52,7 +54,7 @@ class Verdict:
 
     def egress(self) -> dict[str, Any]:
         """The document that leaves."""
-        return report.egress(self.verdict, self.findings, self.waivers, self.files, self.waived)
+        return report.egress(self.verdict, self.findings, self.waivers, self.files, self.waived, self.trimming)
 
 
 class _Asked(NamedTuple):
@@ -64,6 +66,7 @@ class _Asked(NamedTuple):
     manifest: Path | None = None
     validation: Path | None = None
     holdout: Path | None = None
+    mantissa_bits: int | None = None
 
 
 @dataclass
@@ -75,6 +78,8 @@ class _Examined:
     documents: dict[str, Any] = field(default_factory=dict)
     rows: int | None = None
     findings: list[Finding] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)  # what trimming its weights would do to the model
+    trimming: dict[str, Any] | None = None
 
 
 def examine(data: Sequence[Path], contract: Path, artifacts: Path | Sequence[Path]) -> list[Finding]:
@@ -99,13 +104,14 @@ def check(
     """Decide about the artifacts and write what leaves to `out`, a folder that is empty or not there.
 
     `manifest` and `validation` say what was ingested and checked; from them comes `lineage.json`. `holdout` are rows
-    that no model was trained on: with them membership inference is tried. Raises EdgemlError, exit code 1, where the
-    verdict itself cannot be kept or written: then nothing leaves.
+    that no model was trained on: with them membership inference is tried. The weights of the model leave with
+    `mantissa_bits` of mantissa (without it MANTISSA_BITS of `canonical`), and with more where its predictions ask for
+    more. Raises EdgemlError, exit code 1, where the verdict itself cannot be kept or written: then nothing leaves.
     """
     out.mkdir(parents=True, exist_ok=True)
     if any(out.iterdir()):
         raise EdgemlError(f"the folder {out} is not empty; give the gate an empty one", 1)
-    asked = _Asked(data, contract, _folders(artifacts), manifest, validation, holdout)
+    asked = _Asked(data, contract, _folders(artifacts), manifest, validation, holdout, mantissa_bits)
     with _failing():
         home = ledger.state(state)
         ledger.prepare(home)
@@ -117,7 +123,7 @@ def check(
                 given = _read_waivers(waivers, examined)
         files: dict[str, bytes] = {}
         with guard(examined.findings, "", FIXES):
-            files = _rewrite(examined, given, mantissa_bits)
+            files = _rewrite(examined, given)
         with ledger.locked(home):
             with guard(examined.findings, "", FIXES):
                 _compare_with_history(examined, home)
@@ -186,8 +192,8 @@ def _known_keys(contract: Contract) -> frozenset[str]:
 
 def _compare(examined: _Examined, asked: _Asked, artifacts: list[Artifact], texts: list[Text]) -> None:
     """Let the private rows stream past every examiner."""
-    from edgeml.airlock import disclosure, evidence
-    from edgeml.airlock.models import examine
+    from edgeml.airlock import disclosure, evidence, restated
+    from edgeml.airlock.models import examine, trimming
     from edgeml.airlock.private import open_private
 
     findings, contract = examined.findings, examined.contract
@@ -200,15 +206,16 @@ def _compare(examined: _Examined, asked: _Asked, artifacts: list[Artifact], text
         findings.append(failure.failed("table.invalid", "", "the private table is missing, empty or not readable"))
         return
     examiners: list[Examiner] = []
+    steps = trimming.steps_from(asked.mantissa_bits)
     makers: list[Callable[[], Examiner]] = [
         lambda: evidence.examiner(texts, private),
-        lambda: examine.examiner(artifacts, private, unseen),
+        lambda: examine.examiner(artifacts, private, unseen, steps),
     ]
     for make in makers:
         with guard(findings, "", FIXES):
             examiners.append(make())
     with guard(findings, "", FIXES):
-        findings += disclosure.check(artifacts, private)
+        findings += disclosure.check([*artifacts, *restated.of(artifacts, private)], private)
     with guard(findings, "", FIXES):
         for batch in private.batches():
             for examiner in examiners:
@@ -216,6 +223,8 @@ def _compare(examined: _Examined, asked: _Asked, artifacts: list[Artifact], text
     for examiner in examiners:
         with guard(findings, "", FIXES):
             findings += examiner.findings()
+            if isinstance(examiner, examine.ModelExaminer):
+                examined.changes = examiner.changes.get("model.onnx", [])
     rows = examined.documents.get("lineage.json", {}).get("data", {}).get("rows")
     if rows is not None and rows != private.rows:
         refused = Refused("lineage.mismatch", "the private table has other rows than were ingested", "lineage.json")
@@ -225,9 +234,9 @@ def _compare(examined: _Examined, asked: _Asked, artifacts: list[Artifact], text
 # --- writing anew ---------------------------------------------------------------------------------
 
 
-def _rewrite(examined: _Examined, given: Sequence[Waiver], mantissa_bits: int | None) -> dict[str, bytes]:
-    """What would leave: every document printed again and the model in its canonical form."""
-    from edgeml.airlock.models import canonical
+def _rewrite(examined: _Examined, given: Sequence[Waiver]) -> dict[str, bytes]:
+    """What would leave: every document printed again and the model in its canonical form, its weights trimmed."""
+    from edgeml.airlock.models import canonical, trimming
 
     contract, documents, findings = examined.contract, examined.documents, examined.findings
     if contract is None:
@@ -246,7 +255,9 @@ def _rewrite(examined: _Examined, given: Sequence[Waiver], mantissa_bits: int | 
             if "lineage.json" in documents:
                 origin["edgeml.data"] = documents["lineage.json"]["data"]["fingerprint"]
             origin["edgeml.egress_rules"] = report.RULES_VERSION
-            files["model.onnx"] = canonical.rewrite(trained, inputs, outputs, origin, mantissa_bits)
+            change = trimming.chosen(examined.changes)
+            examined.trimming = {"file": "model.onnx", **change.document()}
+            files["model.onnx"] = canonical.rewrite(trained, inputs, outputs, origin, change.bits)
             if "lineage.json" in documents:
                 digests = (hashlib.sha256(data).hexdigest() for data in (files["model.onnx"], trained))
                 documents["lineage.json"]["model"] = dict(zip(("sha256", "trained_sha256"), digests, strict=True))
@@ -322,7 +333,8 @@ def _decide(examined: _Examined, given: Sequence[Waiver], files: dict[str, bytes
     leaving = files if verdict == RELEASED else {}
     if verdict == RELEASED and not leaving:
         raise EdgemlError("there is nothing to release; give the folders of the artifacts", 1)
-    return Verdict(verdict, findings, waived, list(given), leaving, examined.taken.digests)
+    trimming = examined.trimming if verdict == RELEASED else None
+    return Verdict(verdict, findings, waived, list(given), leaving, examined.taken.digests, trimming)
 
 
 def _keep(verdict: Verdict, examined: _Examined, home: Path, signing: Any, out: Path) -> None:

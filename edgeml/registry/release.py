@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 VERDICT = "egress.json"
 MODEL = "model.onnx"
 SIGNATURE = "egress.sig"
-RULES_VERSIONS = ("2",)
+RULES_VERSIONS = ("2", "3")
 LARGEST = 64 << 20  # bytes of one file; the gate's own budgets are smaller
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -25,6 +26,7 @@ from edgeml.errors import EdgemlError
 from tests.release_builder import Artifacts, artifacts, read_json, write_json
 
 SECRET = "Margaret-Ann O'Neill"
+WEIGHTS = ("class_weights", "coefficients", "intercepts")
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +73,33 @@ def test_a_release_is_kept_signed_and_in_the_ledger(made: Artifacts, tmp_path: P
     assert list((state / "quarantine").iterdir()) == []
     assert (state / "key.pem").stat().st_mode & 0o777 == 0o600
     assert state.stat().st_mode & 0o777 == 0o700
+
+
+def weights_of(model: bytes) -> np.ndarray:
+    import onnx
+
+    nodes = onnx.load_from_string(model).graph.node
+    return np.array([v for node in nodes for a in node.attribute if a.name in WEIGHTS for v in a.floats], "f4")
+
+
+@pytest.mark.parametrize("bits", [None, 12])
+def test_the_weights_are_trimmed_and_the_verdict_says_what_that_changed(
+    made: Artifacts, tmp_path: Path, capsys: pytest.CaptureFixture[str], bits: int | None
+) -> None:
+    out, more = tmp_path / "out", ["--mantissa-bits", str(bits)] if bits else []
+    assert check(made, out, "--report", str(tmp_path / "report.json"), *more) == 0
+    told = read_json(out / "egress.json")["trimming"]
+    assert told["file"] == "model.onnx" and told["mantissa_bits"] == (bits or 10)
+    assert 0 < told["largest_change"] <= told["tolerance"] == 1e-3
+    assert told["metric"] == "log_loss" and abs(told["metric_change"]) <= told["tolerance"]
+    left = weights_of((out / "model.onnx").read_bytes())
+    trained = weights_of((made.model / "model.onnx").read_bytes())
+    assert left.size == trained.size and told["weights"] >= left.size > 0
+    assert not (left.view(np.uint32) & np.uint32((1 << (23 - told["mantissa_bits"])) - 1)).any()
+    assert (left != trained).any()
+    assert read_json(tmp_path / "report.json")["trimming"] == told
+    sentence = f"{told['weights']} weights of model.onnx leave with {told['mantissa_bits']} bits of mantissa"
+    assert sentence in (tmp_path / "report.md").read_text() and sentence in capsys.readouterr().out
 
 
 def test_a_block_leaves_a_report_with_the_data(

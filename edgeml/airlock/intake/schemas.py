@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeml.airlock.finding import POLICY, Rule
+from edgeml.airlock.intake import entropy
 from edgeml.airlock.intake.inventory import read_file
 from edgeml.airlock.intake.strict_json import (
     Check,
@@ -51,6 +52,9 @@ RULES = (
     Rule("text.opaque", POLICY, "no long runs that look encoded", "512 characters without a break can hold rows "
          "in base64 or in a cipher, which no comparison with the private table sees.",
          waivable=False),
+    Rule("text.entropy", POLICY, "strings are words", "A string of any form can carry bytes for those who want it to. "
+         "What looks encoded does not leave, and all strings of a file together tell 2,048 bytes at the most.",
+         waivable=False),
     Rule("count.small", POLICY, "no count below k", "A number about fewer than k rows is a statement about persons.",
          waivable=False),
     Rule("count.derivable", POLICY, "no count below k by subtraction", "A suppressed count that follows from a total "
@@ -65,6 +69,7 @@ FIXES = {
     "json.syntax": "write plain JSON in UTF-8 with `json.dumps(…, allow_nan=False)`",
     "json.schema": "write only the keys and forms that docs/egress-gate.md lists",
     "text.opaque": "leave encoded content out; what must leave has a file and a form of its own",
+    "text.entropy": "write words and numbers, and few of them",
     "count.small": "suppress counts below k where they are written (`null`, or leave the entry out)",
     "count.derivable": "suppress a second count as well, or merge small groups",
     "lineage.invalid": "validate the table that was ingested, and train only after it passed",
@@ -218,9 +223,15 @@ KEYS = frozenset(
 def read_documents(contract: Contract, files: dict[str, bytes], guard: Callable[[str], Any]) -> dict[str, Any]:
     """The listed JSON files as what their schemas accept; `guard(file)` is entered around each."""
     documents: dict[str, Any] = {}
+    columns = contract.columns.values()
+    known = KEYS | {*contract.columns, *contract.classes} | {as_text(v) for c in columns for v in c.allowed or ()}
     for name in sorted(set(files) & set(SCHEMAS)):
         with guard(name):
-            documents[name] = SCHEMAS[name](contract)(parse_json(files[name]), "$")
+            document = SCHEMAS[name](contract)(parse_json(files[name]), "$")
+            digests = {(document.get("champion") or {}).get("model_sha256", "")}  # the one that is no text
+            if why := entropy.excess(document, known | digests):
+                raise Refused("text.entropy", why)
+            documents[name] = document
     return documents
 
 

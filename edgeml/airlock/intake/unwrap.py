@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from edgeml.airlock.finding import POLICY, Artifact, Finding, Rule, Text
 from edgeml.airlock.intake import formats
 
-DEPTH = 5
+DEPTH = 16  # the bytes of all levels are counted together
 MEMBERS = 2_000
 BYTES = 128 << 20  # of everything that was unwrapped, per file
 PIECE = 1 << 20

@@ -14,15 +14,18 @@ from edgeml.airlock.finding import Finding
 from edgeml.airlock.keeping.waivers import Waiver
 from edgeml.airlock.rules import known
 
-RULES_VERSION = "2"
+RULES_VERSION = "3"
 MOST = 200  # findings in the document that leaves: their number is a channel, too
 
 
 def egress(verdict: str, findings: Sequence[Finding], waivers: Sequence[Waiver], files: Mapping[str, bytes],
-           waived: Sequence[Finding]) -> dict[str, Any]:  # fmt: skip
-    """`egress.json`: what was decided, by which rules, and the digest of every file that leaves."""
-    return {
-        "version": 2,
+           waived: Sequence[Finding], trimming: Mapping[str, Any] | None = None) -> dict[str, Any]:  # fmt: skip
+    """`egress.json`: what was decided, by which rules, and the digest of every file that leaves.
+
+    `trimming` says how many bits of the model's weights leave, and what that changed on the private rows.
+    """
+    document = {
+        "version": 3,
         "released": verdict == "released",
         "verdict": verdict,
         "rules_version": RULES_VERSION,
@@ -34,6 +37,20 @@ def egress(verdict: str, findings: Sequence[Finding], waivers: Sequence[Waiver],
         "waived": [shown(finding) for finding in waived[:MOST]],
         "waivers": [waiver._asdict() for waiver in waivers],
     }
+    return document if trimming is None else document | {"trimming": dict(trimming)}
+
+
+def trimmed(trimming: Mapping[str, Any]) -> str:
+    """What was done to the weights, in a sentence."""
+    if not trimming["weights"]:
+        return f"the weights of {trimming['file']} leave as they were trained"
+    told = (
+        f"{trimming['weights']} weights of {trimming['file']} leave with {trimming['mantissa_bits']} bits of mantissa"
+    )
+    told += f"; no prediction of a private row changes by more than {trimming['largest_change']:g}"
+    if "metric" in trimming:
+        told += f", {trimming['metric']} by {trimming['metric_change']:g}"
+    return told
 
 
 def shown(finding: Finding) -> dict[str, Any]:
@@ -55,6 +72,8 @@ def markdown(report: Mapping[str, Any]) -> str:
     lines = [f"# Egress verdict: {report['verdict']}", ""]
     if report["released"]:
         lines += [f"{len(report['files'])} files leave.", ""]
+        if "trimming" in report:
+            lines += [trimmed(report["trimming"]).capitalize() + ".", ""]
     else:
         lines += ["Nothing leaves.", ""]
     for title, findings in (("Findings", report["findings"]), ("Waived", report["waived"])):

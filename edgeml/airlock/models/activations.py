@@ -1,6 +1,7 @@
 """Private rows among a model's constants in any space that the model itself computes.
 
-Every output of every operator is made an output of the graph, the model runs on the private rows without
+Every output of every operator is made an output of the graph, also those within branches and loops (see
+`inside`), the model runs on the private rows without
 optimisation, and what comes out is compared with the constants: a model that keeps scaled, rotated or
 otherwise prepared rows must hold them in the very space in which it compares them. Nothing needs to be
 known of the preparation.
@@ -11,7 +12,8 @@ standard deviation). A match is evidence as far as its cells are rare among the 
 more rows share are none. Where the activation is narrow, decoys (the columns shifted against each other)
 tell how many matches chance gives.
 
-Not seen: rows that are stored but that nothing is compared with, and models that keep only 0/1 features.
+Not seen: rows that are stored but that nothing is compared with (see `scaled`), and models that keep only
+0/1 features.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import pyarrow as pa
 
 from edgeml.airlock.finding import CONTENT, Finding, Rule
 from edgeml.airlock.models.inputs import Plan
+from edgeml.airlock.models.inside import opened
 from edgeml.airlock.models.walk import Place
 
 STORED = Rule(
@@ -42,6 +45,7 @@ COMMON = 0.1  # a cell that this share of the rows holds says nothing
 REFERENCE = 4096
 ELEMENTS = 8_000_000  # of all activations of a chunk
 CANDIDATES = 200_000
+LOOP_ROUNDS = 8
 Array = np.ndarray[Any, Any]
 
 
@@ -121,6 +125,7 @@ class Space:
             rare = np.flatnonzero((matched > 0) & (matched < self.k))
             if not rare.size:
                 continue
+            rare = self._told_apart(constant.values, rare)
             scores = [self._evidence(constant.values[row]) for row in rare[:2000]]
             penalty = np.log2(max(total, 1)) + np.log2(len(constant.values))
             bits = np.array([score for score, _ in scores]) - penalty
@@ -134,6 +139,15 @@ class Space:
                 telling = np.count_nonzero(cells >= 2)
                 if telling >= self.k and rare.size > CHANCE * (np.count_nonzero(self.chance[index]) + 1):
                     yield constant.where, int(rare.size), int(cells[best]), float(max(bits[best], 0))
+
+    def _told_apart(self, values: Array, rare: Array) -> Array:
+        """One of each group of matched rows that are the same to the tolerance.
+
+        Where few rows of the table lie far out, the tolerance of all is wide, and a matrix of small weights is
+        nothing but one point to it. A row that is met once is one row, however many weights lie beside it.
+        """
+        cell = np.where(np.isfinite(values[rare]), values[rare] / (4 * TOLERANCE * self.spread), np.inf)
+        return rare[np.sort(np.unique(np.round(cell), axis=0, return_index=True)[1])]
 
     def _evidence(self, row: Array) -> tuple[float, int]:
         with np.errstate(all="ignore"):
@@ -152,7 +166,7 @@ class Failed(Exception):  # noqa: N818
 def session(model: Any, everything: bool) -> Any:
     """An unoptimised session with one thread, optionally with all intermediate values as outputs; or Failed."""
     copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy.CopyFrom(opened(model) if everything else model)
     for node in copy.graph.node:
         if node.op_type == "StringNormalizer":  # its default locale is one that machines lack: nothing would load
             kept = [attribute for attribute in node.attribute if attribute.name != "locale"]
@@ -184,7 +198,8 @@ class Run:
         self.plan, self.k = plan, k
         self.session = session(model, everything=True)
         self.names = [port.name for port in self.session.get_outputs()]
-        self.constants = [(p.where, a) for p in constants for a in _shapes(p)]
+        self.inputs = [port.name for port, _ in plan.columns]
+        self.constants = [(p.where, a) for p in constants for a in shapes(p)]
         self.spaces: dict[str, Space | None] = {}
         self.rows, self.chunk = 0, 0
 
@@ -210,10 +225,8 @@ class Run:
             self.rows += size
 
     def _compare(self, values: dict[str, Any], size: int) -> None:
-        for name, value in values.items():
-            if not isinstance(value, np.ndarray) or value.dtype.kind != "f" or self.spaces.get(name, 0) is None:
-                continue
-            if value.ndim == 0 or value.shape[0] != size or size == 0:
+        for name, value in _of_rows(values, size):
+            if self.spaces.get(name, 0) is None:
                 continue
             rows = value.reshape(size, -1).astype(np.float64)
             if name not in self.spaces:
@@ -241,7 +254,18 @@ class Run:
             )  # fmt: skip
 
 
-def _shapes(place: Place) -> Iterator[Array]:
+def _of_rows(values: dict[str, Any], size: int) -> Iterator[tuple[str, Array]]:
+    """The values that are numbers of so many rows; what a loop computed in its first rounds each for itself."""
+    for name, value in values.items():
+        if not isinstance(value, np.ndarray) or value.dtype.kind != "f" or value.ndim == 0 or size == 0:
+            continue
+        if value.shape[0] == size:
+            yield name, value
+        elif value.ndim > 1 and value.shape[1] == size:
+            yield from ((f"{name} in round {number}", part) for number, part in enumerate(value[:LOOP_ROUNDS]))
+
+
+def shapes(place: Place) -> Iterator[Array]:
     """A constant as it lies and transposed."""
     array = place.array
     if array is None or array.dtype.kind not in "fiuV" or array.size < 2 or array.dtype.kind in "iu":

@@ -2,15 +2,17 @@
 
 The last bits of a weight change no prediction, but could carry anything. `mantissa_bits` says how many
 bits of a weight's mantissa leave; the others become zero, rounded to the nearest. What decides by
-comparison keeps all its bits, because a row next to it would go another way: thresholds of trees, edges
-of bins, keys of tables, and what is subtracted (a mean, whose error a small spread would magnify).
-`deviation` measures what the trimming did to the predictions; who calls refuses what is too much.
+comparison keeps all its bits, because a row next to it would go another way, and no measurement on the
+rows at hand speaks for those to come: thresholds of trees, edges of bins, keys of tables, and what is
+subtracted (a mean, whose error a small spread would magnify). Of trees only the values of leaves are
+trimmed, and what a tree is fed through (a scale) is not either, for it moves the rows against the
+thresholds. `trimming` chooses the bits by what they do to the predictions.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,14 +20,17 @@ import onnx
 from onnx import numpy_helper
 
 from edgeml.airlock.finding import POLICY, Rule
+from edgeml.airlock.intake import entropy
 from edgeml.airlock.intake.strict_json import OPAQUE_RUN, Refused
-from edgeml.airlock.models.hygiene import drop_unused
+from edgeml.airlock.models.hygiene import drop_unused, reads
+from edgeml.airlock.models.trees import OPERATORS as TREES
 
 DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})  # "" and "ai.onnx" are the same
 MICROSOFT_OPERATORS = frozenset({"Tokenizer"})  # what skl2onnx needs for text features
 UNUSED_ELEMENTS = 16  # skl2onnx leaves a short, unused list of classes in some models
 COMMENTARY = ["doc_string", "metadata_props", "denotation", "value_info", "quantization_annotation"]
 COMMENTARY += ["overload", "device_configurations"]
+LONG_TEXT = 48  # letters of a text that may not look encoded; words and categories are shorter
 MANTISSA_BITS = 10  # the least at which no model of ours changed by more than 1e-3, see docs/egress-gate.md
 # whose constant inputs decide or are subtracted
 # fmt: off
@@ -67,7 +72,7 @@ def rewrite(
     """The canonical form of a model: same numbers and operators, none of its free text and names.
 
     Only the names of its `inputs` and `outputs` survive. `metadata` becomes its only metadata. With
-    `mantissa_bits` the weights are trimmed; measure what that changes with `deviation`.
+    `mantissa_bits` the weights are trimmed; `trimming` measures what that changes.
     """
     model = onnx.ModelProto()
     try:
@@ -102,10 +107,21 @@ def rewrite(
     canonical.opset_import.extend(onnx.helper.make_opsetid(domain, version) for domain, version in domains)
     onnx.helper.set_model_props(canonical, metadata)
     _check(canonical)
+    if any(entropy.encoded(text) for text in _texts(canonical) if len(text) >= LONG_TEXT):
+        raise Refused("text.entropy", "a text of an operator looks like an encoding")
     result: bytes = canonical.SerializeToString(deterministic=True)
     if OPAQUE_RUN.search(result):
         raise Refused("text.opaque", "a run of 512 or more characters that look like an encoding")
     return result
+
+
+def _texts(model: Any) -> Iterator[str]:
+    """The texts of attributes and tensors: categories, vocabularies, patterns."""
+    for message in _messages(model):
+        if isinstance(message, onnx.AttributeProto):
+            yield from (text.decode("utf-8", "replace") for text in (message.s, *message.strings))
+        elif isinstance(message, onnx.TensorProto):
+            yield from (text.decode("utf-8", "replace") for text in message.string_data)
 
 
 def _domain(name: str) -> str:
@@ -132,8 +148,6 @@ def _refuse_carriers(model: Any, everything: list[Any]) -> None:
     """Refuse the parts of ONNX that our models do not need and that could carry anything."""
     if model.functions or model.training_info:
         raise Refused("onnx.structure", "functions and training graphs do not leave")
-    if any(o.domain not in DOMAINS for o in model.opset_import):
-        raise Refused("onnx.domain", "imports operators of an unknown domain")
     for message in everything:
         if isinstance(message, onnx.NodeProto):
             if message.domain not in DOMAINS:
@@ -201,6 +215,8 @@ def trim(graph: Any, bits: int) -> int:
     for node in nodes:
         if node.op_type in EXACT_OPERATORS:
             exact |= set(node.input)
+    before = _before_trees(nodes)
+    exact |= before
     trimmed = 0
     for message in _messages(graph):
         if isinstance(message, onnx.GraphProto):
@@ -209,8 +225,9 @@ def trim(graph: Any, bits: int) -> int:
                     trimmed += _trim_tensor(tensor, bits)
         elif isinstance(message, onnx.NodeProto):
             for attribute in message.attribute:
-                constant = message.op_type == "Constant" and exact.isdisjoint(message.output)
-                if attribute.name not in WEIGHTS and not constant:
+                constant = message.op_type == "Constant"
+                kept = exact if constant else before
+                if not kept.isdisjoint(message.output) or not (constant or attribute.name in WEIGHTS):
                     continue
                 if attribute.HasField("t"):
                     trimmed += _trim_tensor(attribute.t, bits)
@@ -219,6 +236,18 @@ def trim(graph: Any, bits: int) -> int:
                     attribute.floats[:] = rounded.tolist()
                     trimmed += rounded.size
     return trimmed
+
+
+def _before_trees(nodes: Sequence[Any]) -> set[str]:
+    """The values that the input of a tree is computed from."""
+    found = {name for node in nodes if node.op_type in TREES for name in node.input}
+    before = 0
+    while before != len(found):
+        before = len(found)
+        for node in nodes:
+            if not found.isdisjoint(node.output):
+                found |= reads(node)
+    return found
 
 
 def _trim_tensor(tensor: Any, bits: int) -> int:
@@ -244,12 +273,39 @@ def rounded_to(values: np.ndarray[Any, Any], bits: int) -> np.ndarray[Any, Any]:
     return np.where(np.isfinite(values) & np.isfinite(found), found, values)
 
 
-def deviation(before: bytes, after: bytes, batches: Iterable[Mapping[str, np.ndarray[Any, Any]]]) -> float:
-    """The largest difference between what two models predict on some batches of inputs (by name).
+class Deviation:
+    """The largest difference between what two models predict of the same rows.
 
     Absolute for numbers within [-1, 1] (probabilities), else relative to the largest; infinite where one is
-    finite and the other not, or where they differ in form. Call it with models that were examined: it
-    runs them in this process.
+    finite and the other not, or where they differ in form.
+    """
+
+    def __init__(self) -> None:
+        self.largest, self.scale = 0.0, 1.0
+
+    @property
+    def value(self) -> float:
+        return self.largest / self.scale
+
+    def feed(self, before: Sequence[Any], after: Sequence[Any]) -> None:
+        """Take all outputs of both for some rows."""
+        for one, other in zip(before, after, strict=True):
+            if isinstance(one, list):  # of maps
+                one, other = (np.array([list(row.values()) for row in rows]) for rows in (one, other))
+            if one.dtype.kind != "f":
+                continue  # a label follows from the numbers, and a tie may fall either way
+            finite = np.isfinite(one)
+            if one.shape != other.shape or (finite != np.isfinite(other)).any():
+                self.largest = float("inf")
+            elif finite.any():
+                self.scale = max(self.scale, float(np.abs(one[finite]).max()))
+                self.largest = max(self.largest, float(np.abs(one[finite] - other[finite]).max()))
+
+
+def deviation(before: bytes, after: bytes, batches: Iterable[Mapping[str, np.ndarray[Any, Any]]]) -> float:
+    """The deviation between two models over some batches of inputs (by name).
+
+    Call it with models that were examined: it runs them in this process.
     """
     from edgeml.airlock.models.activations import Failed, session
 
@@ -257,21 +313,10 @@ def deviation(before: bytes, after: bytes, batches: Iterable[Mapping[str, np.nda
         first, second = (session(onnx.load_from_string(data), everything=False) for data in (before, after))
     except Failed:
         raise Refused("onnx.check", "does not run") from None
-    largest, scale = 0.0, 1.0
+    found = Deviation()
     for batch in batches:
         try:
-            pairs = list(zip(first.run(None, dict(batch)), second.run(None, dict(batch)), strict=True))
+            found.feed(*(list(one.run(None, dict(batch))) for one in (first, second)))
         except Exception:  # its message may quote the rows
             raise Refused("onnx.check", "does not run on the rows") from None
-        for one, other in pairs:
-            if isinstance(one, list):  # of maps
-                one, other = (np.array([list(row.values()) for row in rows]) for rows in (one, other))
-            if one.dtype.kind != "f":
-                continue  # a label follows from the numbers, and a tie may fall either way
-            finite = np.isfinite(one)
-            if one.shape != other.shape or (finite != np.isfinite(other)).any():
-                return float("inf")
-            if finite.any():
-                scale = max(scale, float(np.abs(one[finite]).max()))
-                largest = max(largest, float(np.abs(one[finite] - other[finite]).max()))
-    return largest / scale
+    return found.value

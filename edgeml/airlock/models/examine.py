@@ -20,8 +20,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeml.airlock.finding import Artifact, Examiner, Finding, Rule
-from edgeml.airlock.models import activations, hygiene, membership, runner, tensors, trees, vocabularies, worker
+from edgeml.airlock.finding import Artifact, Finding, Rule
+from edgeml.airlock.models import (
+    activations,
+    hygiene,
+    membership,
+    runner,
+    tensors,
+    trees,
+    trimming,
+    vocabularies,
+    worker,
+)
 from edgeml.airlock.models.runner import ENDED, content_of, receive, send, unexamined
 from edgeml.airlock.models.walk import is_model
 from edgeml.airlock.models.worker import is_signature
@@ -44,13 +54,22 @@ SECONDS = 600.0  # for one batch of rows, or for the verdict
 
 
 class ModelExaminer:
-    """The examination of all models among some artifacts. `notes` holds what is worth telling but no finding."""
+    """The examination of all models among some artifacts.
+
+    `notes` holds what is worth telling but no finding, `changes` what trimming the weights would do to each model.
+    """
 
     def __init__(
-        self, artifacts: Sequence[Artifact], private: Private, holdout: Private | None = None, seconds: float = SECONDS
+        self,
+        artifacts: Sequence[Artifact],
+        private: Private,
+        holdout: Private | None = None,
+        seconds: float = SECONDS,
+        steps: Sequence[int] = trimming.STEPS,
     ) -> None:
         self.private, self.seconds = private, seconds
         self.notes: list[str] = []
+        self.changes: dict[str, list[trimming.Change]] = {}
         self.models = [a.name for a in artifacts if is_model(a.name, a.format)]
         self.failure = ""
         self._child: subprocess.Popen[bytes] | None = None
@@ -72,7 +91,7 @@ class ModelExaminer:
             if artifact.name in self.models or is_signature(artifact.name):
                 header = json.dumps([artifact.name, artifact.format, len(artifact.data)]).encode()
                 self._tell(b"A", header, artifact.data)
-        self._ask(b"C", pickle.dumps((private.contract, holdout is not None, seconds)))
+        self._ask(b"C", pickle.dumps((private.contract, holdout is not None, seconds, steps)))
         if holdout is not None:
             for batch in holdout.batches():
                 self._ask(b"H", content_of(batch))
@@ -96,6 +115,7 @@ class ModelExaminer:
             return [unexamined(name, self.failure) for name in self.models]
         told: dict[str, Any] = json.loads(answer)
         self.notes = told["notes"]
+        self.changes = {file: [trimming.Change(*one) for one in some] for file, some in told["changes"].items()}
         return [Finding(*fields) for fields in told["findings"]]
 
     def _tell(self, kind: bytes, content: bytes = b"", more: bytes = b"") -> None:
@@ -149,6 +169,11 @@ class ModelExaminer:
         self._end()
 
 
-def examiner(artifacts: Sequence[Artifact], private: Private, holdout: Private | None = None) -> Examiner:
+def examiner(
+    artifacts: Sequence[Artifact],
+    private: Private,
+    holdout: Private | None = None,
+    steps: Sequence[int] = trimming.STEPS,
+) -> ModelExaminer:
     """Examine the models among some artifacts; `holdout` are rows that they were not trained on."""
-    return ModelExaminer(artifacts, private, holdout)
+    return ModelExaminer(artifacts, private, holdout, steps=steps)

@@ -36,7 +36,7 @@ class Losses:
 
     def feed(self, outputs: dict[str, Any], truth: Array, member: Array) -> None:
         """Take one run's outputs (by name), the true targets as class positions or values, and who was trained on."""
-        if not (found := self._loss(outputs, truth)):
+        if not (found := losses(outputs, truth, self.classes)):
             return
         loss, right = found
         for side in (True, False):
@@ -44,22 +44,6 @@ class Losses:
             if sum(map(len, self.losses[side])) < MOST:
                 self.losses[side].append(loss[chosen])
                 self.right[side].append(right[chosen])
-
-    def _loss(self, outputs: dict[str, Any], truth: Array) -> tuple[Array, Array] | None:
-        size = len(truth)
-        for value in outputs.values():
-            if isinstance(value, list) and len(value) == size and value and isinstance(value[0], dict):
-                value = np.array([list(row.values()) for row in value], dtype=np.float64)  # a zipmap
-            if not isinstance(value, np.ndarray) or value.dtype.kind != "f" or value.shape[:1] != (size,):
-                continue
-            if self.classes and value.ndim == 2 and value.shape[1] == len(self.classes):
-                known = np.isfinite(truth)
-                chosen = np.where(known, truth, 0).astype(int)
-                likely = np.clip(value[np.arange(size), chosen], 1e-12, 1)
-                return np.where(known, -np.log(likely), np.nan), (value.argmax(axis=1) == chosen).astype(float)
-            if not self.classes and value.size == size:
-                return (value.reshape(-1) - truth) ** 2, np.zeros(size)
-        return None
 
     def note(self, file: str) -> tuple[str, Finding | None]:
         """What was measured, in a sentence, and the finding if it is too much."""
@@ -87,6 +71,27 @@ class Losses:
             "regularise: larger leaves, fewer rounds, a stronger penalty, or train with differential privacy",
             rows=int(members.size),
         )  # fmt: skip
+
+
+def losses(outputs: dict[str, Any], truth: Array, classes: list[str]) -> tuple[Array, Array] | None:
+    """The loss of each row (log loss, or the squared error) and whether it was right; None without a prediction.
+
+    `outputs` are one run's by name, `truth` the true targets as class positions or values, NaN where unknown.
+    """
+    size = len(truth)
+    for value in outputs.values():
+        if isinstance(value, list) and len(value) == size and value and isinstance(value[0], dict):
+            value = np.array([list(row.values()) for row in value], dtype=np.float64)  # a zipmap
+        if not isinstance(value, np.ndarray) or value.dtype.kind != "f" or value.shape[:1] != (size,):
+            continue
+        if classes and value.ndim == 2 and value.shape[1] == len(classes):
+            known = np.isfinite(truth)
+            chosen = np.where(known, truth, 0).astype(int)
+            likely = np.clip(value[np.arange(size), chosen], 1e-12, 1)
+            return np.where(known, -np.log(likely), np.nan), (value.argmax(axis=1) == chosen).astype(float)
+        if not classes and value.size == size:
+            return (value.reshape(-1) - truth) ** 2, np.zeros(size)
+    return None
 
 
 def attack(members: Array, others: Array) -> tuple[float, float]:

@@ -11,7 +11,7 @@ import json
 import os
 import select
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from edgeml.airlock.models.batch import numbers, strings
 from edgeml.airlock.models.inputs import Mismatch, plans
 from edgeml.airlock.models.membership import Losses
 from edgeml.airlock.models.trees import Leaves
+from edgeml.airlock.models.trimming import Change, Trimming
 from edgeml.airlock.models.walk import places
 from edgeml.contract import Contract, as_text
 
@@ -40,9 +41,17 @@ class Runner:
     """What runs one model; `failed` says why it could not be run."""
 
     def __init__(
-        self, file: str, proto: Any, contract: Contract, signature: bytes | None, outside: set[Any] | None
+        self,
+        file: str,
+        proto: Any,
+        contract: Contract,
+        signature: bytes | None,
+        outside: set[Any] | None,
+        steps: Sequence[int],
     ) -> None:
         self.file, self.proto, self.contract, self.failed = file, proto, contract, ""
+        self.steps = steps
+        self.trimming: tuple[Run | None, Trimming | None] = (None, None)  # of the first run
         self.outside = outside  # keys of the rows that were not trained on, if they are known
         self.runs: list[Run] = []
         self.losses = Losses(contract.classes)
@@ -65,13 +74,28 @@ class Runner:
                 for start, values in run.feed(batch):
                     some = slice(start, start + run.chunk)
                     leaves.feed(values, targets[some] if not self.contract.classes else None)
-                    if member is not None and run is self.runs[0]:
+                    if run is not self.runs[0]:
+                        continue
+                    self._trim(run, values, targets[some])
+                    if member is not None:
                         outputs = {port.name: values[port.name] for port in self.proto.graph.output}
                         self.losses.feed(outputs, targets[some], member[some])
             except Failed as reason:
                 place = self.runs.index(run)
                 del self.runs[place], self.leaves_of[place]
                 self.failed = "" if self.runs else str(reason)
+
+    def _trim(self, run: Run, values: dict[str, Any], targets: np.ndarray[Any, Any]) -> None:
+        known, trimming = self.trimming
+        if known is not run or trimming is None:
+            trimming = Trimming(self.proto, self.contract.classes, self.steps)
+            self.trimming = (run, trimming)
+        trimming.feed({name: values[name] for name in run.inputs}, values, targets)
+
+    def changes(self) -> list[Change]:
+        """What trimming the weights would do, step by step; nothing where the model did not run."""
+        trimming = self.trimming[1]
+        return [] if self.failed or trimming is None else trimming.changes()
 
     def findings(self) -> Iterator[Finding]:
         if self.failed or not self.runs:
@@ -189,17 +213,17 @@ class Child:
             self._fail(ENDED)
             return b""
 
-    def findings(self) -> tuple[list[Finding], str]:
-        """What was found, and a note on membership."""
+    def findings(self) -> tuple[list[Finding], str, list[Change]]:
+        """What was found, a note on membership, and what trimming the weights would do."""
         self.tell(b"F")
         told = self.answer()
         self._end()
         if self.failed:
-            return [
-                unexamined(self.file, self.failed)
-            ], f"{self.file}: membership inference was skipped, it did not run"
+            note = f"{self.file}: membership inference was skipped, it did not run"
+            return [unexamined(self.file, self.failed)], note, []
         answer = json.loads(told)
-        return [Finding(*fields) for fields in answer["findings"]], answer["note"]
+        changes = [Change(*fields) for fields in answer["changes"]]
+        return [Finding(*fields) for fields in answer["findings"]], answer["note"], changes
 
     def _fail(self, reason: str) -> None:
         self.failed = reason
@@ -227,5 +251,6 @@ def _serve(runner: Runner, source: IO[bytes], sink: IO[bytes]) -> None:
         else:
             note, finding = runner.membership()
             findings = [*runner.findings(), *([finding] if finding else [])]
-            send(sink, b"k", json.dumps({"findings": [list(f) for f in findings], "note": note}).encode())
+            answer = {"findings": findings, "note": note, "changes": runner.changes()}
+            send(sink, b"k", json.dumps(answer).encode())
             return

@@ -50,6 +50,7 @@ SPARSEST = 5  # lattice points per row of the table, below which a column's sing
 NUMBERED = frozenset(
     f"{part}_{ids}" for part in ("nodes", "target", "class") for ids in ("treeids", "nodeids", "ids", "featureids")
 ) | {"nodes_truenodeids", "nodes_falsenodeids", "nodes_hitrates"}
+NUMBERED |= {"nodes_trueleafs", "nodes_falseleafs", "leaf_targetids", "tree_roots"}  # of version 5
 THRESHOLDS = frozenset({"nodes_values", "nodes_values_as_tensor", "nodes_splits"})  # see `trees`
 CONTINUOUS_BITS = {"float32": 20.0, "float16": 9.0, "bfloat16": 6.0}
 ULPS = {"float32": 1, "float16": 1 << 13, "bfloat16": 1 << 16}  # in units of float32's last place

@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import onnx
 from onnx import numpy_helper
 
 from edgeml.airlock.finding import CONTENT, Finding, Rule
+from edgeml.airlock.models.walk import messages
 
 LEAVES = Rule(
     "model.leaves", CONTENT, "leaves of few rows", "a tree's leaf that fewer than k rows reach points at single rows"
@@ -87,7 +89,7 @@ class Forest:
             [key[t, n] for t, n in zip(a[f"{prefix}_treeids"], a[f"{prefix}_nodeids"], strict=True)], dtype=int
         )
         self.weights = np.asarray(weights, dtype=np.float64)
-        self.members: Array | None = None
+        self.members: dict[int, Array] = {}
 
     def _version_5(self, a: dict[str, Any]) -> None:
         modes = np.asarray(a["nodes_modes"]).astype(int)
@@ -110,7 +112,8 @@ class Forest:
         self.roots = np.asarray(a["tree_roots"]).astype(int)
         self.leaf_of = inner + np.arange(leaves)
         self.weights = np.asarray(a["leaf_weights"], dtype=np.float64)
-        self.members = np.asarray(a["membership_values"]) if "membership_values" in a else None
+        asking = np.flatnonzero(self.mode == MEMBER).tolist()
+        self.members = dict(zip(asking, _sets(a["membership_values"]), strict=True)) if asking else {}
 
     def _check(self) -> None:
         size = self.mode.size
@@ -122,8 +125,8 @@ class Forest:
         for side in (self.true, self.false, self.roots):
             if side.min() < 0 or side.max() >= size:
                 raise IndexError("a child that is not there")
-        if (self.mode == MEMBER).any():
-            raise ValueError("membership tests are not followed")
+        if set(np.flatnonzero(self.mode == MEMBER).tolist()) != set(self.members):
+            raise ValueError("a membership test without members")
         for inner_leaf in self.leaf_of:
             if self.mode[inner_leaf] != LEAF:
                 raise ValueError("weights at a node that is no leaf")
@@ -149,6 +152,9 @@ class Forest:
         with np.errstate(invalid="ignore"):
             tests = (cells <= value, cells < value, cells >= value, cells > value, cells == value, cells != value)
             goes = np.select([mode == number for number in range(6)], tests, default=True)
+        for node in np.unique(at[mode == MEMBER]).tolist():
+            asked = at == node
+            goes[asked] = np.isin(cells[asked], self.members[node])
         return np.asarray(np.where(np.isnan(cells), self.missing[at], goes))
 
     def _trees(self) -> Array:
@@ -186,6 +192,9 @@ class Leaves:
                     self.forests.append((f"node {number} ({node.op_type})", Forest(node)))
                 except Malformed:
                     self.malformed = True
+        nodes = [message for message in messages(model) if isinstance(message, onnx.NodeProto)]
+        if sum(node.op_type in OPERATORS for node in nodes) > len(self.forests):
+            self.malformed = True  # within a branch or a loop only some rows reach them
         self.candidates = [_candidates(forest) for _, forest in self.forests]
         self.given = [np.zeros(values.size, dtype=np.int64) for values in self.candidates]
         self.met = [np.zeros(values.size, dtype=bool) for values in self.candidates]
@@ -241,6 +250,17 @@ class Leaves:
 def _candidates(forest: Forest) -> Array:
     """What a leaf says of a target: its weight as it stands, and times the number of trees."""
     return np.concatenate([forest.weights, forest.weights * forest.roots.size])
+
+
+def _sets(values: Any) -> list[Array]:
+    """The members of each membership test, which NaNs part from each other."""
+    parts: list[list[Any]] = [[]]
+    for value in np.asarray(values):
+        if np.isnan(value):
+            parts.append([])
+        else:
+            parts[-1].append(value)
+    return [np.array(part) for part in (parts if parts[-1] else parts[:-1])]
 
 
 def _value(attribute: Any) -> Any:

@@ -32,7 +32,7 @@ BARE_NUMBER = re.compile(r"[-+\s\d.,:/]+")
 TOKEN = re.compile(r"\w+(?:[-'.@+]\w+)*")
 WORD = re.compile(r"\w+")
 POOLS = frozenset({"pool_strings", "cats_strings", "keys_strings", "values_strings", "classlabels_strings"})
-NOT_TEXT = frozenset({"op_type", "domain", "nodes_modes", "post_transform", "aggregate_function", "kernel_type"})
+NOT_TEXT = frozenset({"op_type", "nodes_modes", "post_transform", "aggregate_function", "kernel_type"})
 Elements = dict[str, set[str]]
 
 

@@ -12,7 +12,7 @@ import os
 import pickle
 import resource
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import IO, Any
 
@@ -21,7 +21,9 @@ import pyarrow as pa
 from edgeml.airlock.finding import POLICY, Artifact, Finding, Rule
 from edgeml.airlock.models import hygiene
 from edgeml.airlock.models.runner import Child, Runner, batch_of, content_of, keys_of, receive, send
+from edgeml.airlock.models.scaled import Scaled
 from edgeml.airlock.models.tensors import Tensors
+from edgeml.airlock.models.trimming import Change
 from edgeml.airlock.models.vocabularies import Vocabularies
 from edgeml.airlock.models.walk import Unreadable, is_model, parse, places
 from edgeml.contract import Contract
@@ -36,9 +38,11 @@ CPU_SECONDS = 3600
 class Examination:
     """All models of a release against the private rows; each is run by a child of its own."""
 
-    def __init__(self, artifacts: Iterable[Artifact], contract: Contract, holdout: bool, seconds: float) -> None:
+    def __init__(
+        self, artifacts: Iterable[Artifact], contract: Contract, holdout: bool, seconds: float, steps: Sequence[int]
+    ) -> None:
         artifacts = list(artifacts)
-        self.contract, self.holdout, self.seconds = contract, holdout, seconds
+        self.contract, self.holdout, self.seconds, self.steps = contract, holdout, seconds, steps
         self.outside: set[Any] = set()
         self.models: list[tuple[str, Any, bytes | None]] = []
         self.unread: list[Finding] = []
@@ -55,6 +59,7 @@ class Examination:
         everything = [(file, place) for file, model, _ in self.models for place in places(model)]
         features = [column.name for column in contract.features]  # in the order in which models take them
         self.tensors = Tensors(everything, features, contract.k)
+        self.scaled = Scaled(everything, contract)
         self.vocabularies = Vocabularies(everything, [(file, model) for file, model, _ in self.models], contract)
 
     def feed_holdout(self, batch: pa.RecordBatch) -> None:
@@ -66,6 +71,7 @@ class Examination:
         for child in children:
             child.tell(b"R", content)
         self.tensors.feed(batch)
+        self.scaled.feed(batch)
         self.vocabularies.feed(batch)
         for child in children:
             child.answer()
@@ -80,7 +86,7 @@ class Examination:
                 def make(
                     file: str = file, model: Any = model, signature: bytes | None = signature, outside: Any = outside
                 ) -> Runner:
-                    return Runner(file, model, self.contract, signature, outside)
+                    return Runner(file, model, self.contract, signature, outside, self.steps)
 
                 self.children.append(Child(file, make, self.children, self.seconds))
         return self.children
@@ -91,18 +97,20 @@ class Examination:
     def feed_again(self, batch: pa.RecordBatch) -> None:
         self.tensors.feed_again(batch)
 
-    def verdict(self) -> tuple[list[Finding], list[str]]:
-        """Every finding, and notes on membership inference."""
-        found, notes = [*self.unread, *self.tensors.findings(), *self.vocabularies.findings()], []
+    def verdict(self) -> tuple[list[Finding], list[str], dict[str, list[Change]]]:
+        """Every finding, notes on membership inference, and what trimming would do to each model."""
+        changes: dict[str, list[Change]] = {}
+        found = [*self.unread, *self.tensors.findings(), *self.scaled.findings(), *self.vocabularies.findings()]
+        notes = []
         for file, model, _ in self.models:
             found += hygiene.findings(file, model)
         for child in self._started():
-            findings, note = child.findings()
+            findings, note, changes[child.file] = child.findings()
             found += findings
             notes.append(
                 note or f"{child.file}: membership inference was skipped, no rows outside of training were given"
             )
-        return found, notes
+        return found, notes, changes
 
 
 def is_signature(name: str) -> bool:
@@ -137,8 +145,9 @@ def serve(source: IO[bytes], sink: IO[bytes]) -> None:
         elif kind == b"E":
             send(sink, b"k", b"again" if examination.again() else b"")
         else:
-            findings, notes = examination.verdict()
-            send(sink, b"k", json.dumps({"findings": [list(f) for f in findings], "notes": notes}).encode())
+            findings, notes, changes = examination.verdict()
+            answer = {"findings": findings, "notes": notes, "changes": changes}
+            send(sink, b"k", json.dumps(answer).encode())
             return
 
 

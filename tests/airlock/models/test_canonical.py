@@ -9,7 +9,7 @@ from model_zoo import Table, legitimate, regression_legitimate, table
 from onnx import numpy_helper
 
 from edgeml.airlock.intake.strict_json import Refused
-from edgeml.airlock.models import canonical
+from edgeml.airlock.models import canonical, trimming
 
 TRIMMED = ["lr", "std+lr", "mlp", "hgb", "forest-leaf-20", "naive-bayes"]
 
@@ -53,6 +53,74 @@ def test_thresholds_of_trees_keep_all_their_bits() -> None:
     weights = np.array(attribute(after, "class_weights"), dtype=np.float32)
     assert (weights.view(np.uint32) % (1 << 16) == 0).all()
     assert attribute(model, "class_weights") != weights.tolist()
+
+
+def graph_of(nodes: list[onnx.NodeProto], **constants: object) -> onnx.ModelProto:
+    ports = (("features", [None, 1]), ("prediction", [None, 1]))
+    inputs, outputs = ([onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, s)] for n, s in ports)
+    tensors = [numpy_helper.from_array(np.array(value, np.float32), name) for name, value in constants.items()]
+    graph = onnx.helper.make_graph(nodes, "graph", inputs, outputs, tensors)
+    opsets = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid("ai.onnx.ml", 3)]
+    return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+def stump(threshold: float) -> onnx.NodeProto:
+    """A tree of one decision, whose leaves say 1/3 and 2/3."""
+    return onnx.helper.make_node(
+        "TreeEnsembleRegressor", ["scaled"], ["prediction"], domain="ai.onnx.ml", n_targets=1, nodes_treeids=[0, 0, 0],
+        nodes_nodeids=[0, 1, 2], nodes_featureids=[0, 0, 0], nodes_modes=["BRANCH_LEQ", "LEAF", "LEAF"],
+        nodes_values=[threshold, 0.0, 0.0], nodes_truenodeids=[1, 0, 0], nodes_falsenodeids=[2, 0, 0],
+        target_treeids=[0, 0], target_nodeids=[1, 2], target_ids=[0, 0], target_weights=[1 / 3, 2 / 3],
+    )  # fmt: skip
+
+
+def test_what_a_tree_is_fed_through_keeps_all_its_bits() -> None:
+    """Else a row at a threshold would go the other way, and no leaf be trimmed for the sake of the scale."""
+    model = graph_of([onnx.helper.make_node("Mul", ["features", "scale"], ["scaled"]), stump(0.1234567)], scale=0.1)
+    assert canonical.trim(model.graph, 7) == 2
+    assert numpy_helper.to_array(model.graph.initializer[0]) == np.float32(0.1)
+    weights = {a.name: list(a.floats) for a in model.graph.node[1].attribute}
+    assert weights["nodes_values"][0] == np.float32(0.1234567)
+    assert weights["target_weights"] == canonical.rounded_to(np.float32([1 / 3, 2 / 3]), 7).tolist()
+
+
+def measured(
+    model: onnx.ModelProto, values: np.ndarray, truth: np.ndarray, least: int | None = None
+) -> trimming.Change:
+    trials = trimming.Trimming(model, [], trimming.steps_from(least))
+    rows = {"features": values.reshape(-1, 1).astype(np.float32)}
+    before = trimming.session(model, everything=False).run(None, rows)
+    trials.feed(rows, {"prediction": before[0]}, truth)
+    return trimming.chosen(trials.changes())
+
+
+def linear(scale: float, offset: float) -> onnx.ModelProto:
+    nodes = [("Mul", ["features", "scale"], ["scaled"]), ("Add", ["scaled", "offset"], ["prediction"])]
+    return graph_of([onnx.helper.make_node(*node) for node in nodes], scale=scale, offset=offset)
+
+
+def test_more_bits_leave_where_predictions_or_the_metric_ask_for_them() -> None:
+    rng = np.random.default_rng(1)
+    x, noise = rng.normal(size=500), rng.normal(size=500)
+    plain = measured(linear(1.2345, 0.5), x, 1.2345 * x + 0.5 + noise)
+    assert plain.bits == canonical.MANTISSA_BITS and 0 < plain.prediction <= trimming.TOLERANCE
+    assert plain.metric == "rmse" and abs(plain.metric_change) <= trimming.TOLERANCE
+    assert plain.document()["largest_change"] == float(f"{plain.prediction:.2g}")
+    # All predictions lie near a million: a thousandth of that is a thousand times the error of the model.
+    offset = measured(linear(1.2345, 1_000_300.0), x, 1.2345 * x + 1_000_300 + noise)
+    assert offset.bits in (16, 23) and abs(offset.metric_change) <= trimming.TOLERANCE
+    # The input is large and what comes out small, so that the last bits of the weights decide.
+    assert measured(linear(0.7001, -7001.0), 1e4 + x, x).bits == 23
+    assert measured(linear(1.2345, 0.5), x, x, least=12).bits == 12
+
+
+def test_a_model_that_no_step_is_good_enough_for_keeps_all_its_bits() -> None:
+    bad = [trimming.Change(bits, 9, 0.5, "rmse", 0.0) for bits in trimming.STEPS]
+    assert trimming.chosen(bad).document() == {
+        "mantissa_bits": 52, "weights": 0, "tolerance": trimming.TOLERANCE, "largest_change": 0.0
+    }  # fmt: skip
+    assert trimming.chosen([bad[0], bad[1]._replace(prediction=0.0)]).bits == 13
+    assert trimming.chosen([bad[0]._replace(prediction=0.0, metric_change=-0.5), bad[1]]).bits == 52
 
 
 @pytest.mark.parametrize("kind", ["float16", "float32", "float64"])
