@@ -5,8 +5,6 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING
 
-from edgeml.azure.explain import status_of
-
 if TYPE_CHECKING:
     from edgeml.azure.workspace import Workspace
     from edgeml.engine.snapshot import Snapshot
@@ -17,18 +15,13 @@ def upload(workspace: Workspace, snapshot: Snapshot) -> str:
 
     A version is written last, so one that is there is whole.
     """
-    from azure.core.exceptions import HttpResponseError
     from azure.storage.blob import ContainerClient
 
     from edgeml.azure import store
 
     name = str(uuid.UUID(hex=snapshot.fingerprint.partition(":")[2][:32]))  # the form that the SDK's own have
     path = f"codes/{name}/versions/1"
-    try:
-        workspace.request("GET", path)
-    except HttpResponseError as error:
-        if status_of(error) != 404:
-            raise
+    if workspace.find(path) is None:
         body = {"pendingUploadType": "TemporaryBlobReference"}
         place = workspace.request("POST", f"{path}/startPendingUpload", body).json()["blobReferenceForConsumption"]
         store.put(ContainerClient.from_container_url(place["credential"]["sasUri"]), snapshot.files)

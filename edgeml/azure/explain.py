@@ -78,6 +78,11 @@ def status_of(error: Exception) -> int:
     return int(getattr(error, "status_code", 0) or 0)
 
 
+def is_missing(error: Exception) -> bool:
+    """Whether what was asked for is not in the workspace, though the workspace itself is there."""
+    return status_of(error) == 404 and code_of(error) not in _CODES
+
+
 def _first_line(error: Exception) -> str:
     text = str(getattr(error, "message", "") or error)
     text = re.sub(r"^\(\w+\)\s*", "", next((line for line in text.splitlines() if line.strip()), type(error).__name__))

@@ -9,8 +9,8 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeml import __version__
-from edgeml.azure import code, stage
-from edgeml.azure.explain import code_of, status_of
+from edgeml.azure import code, environments, stage
+from edgeml.azure.explain import is_missing
 from edgeml.azure.patience import StillTrying, patiently
 from edgeml.azure.store import Store
 from edgeml.azure.workspace import silence
@@ -124,15 +124,16 @@ def _get(workspace: Workspace, name: str) -> Any:
         with silence():
             return workspace.client.jobs.get(name)
     except HttpResponseError as error:
-        if status_of(error) == 404 and code_of(error) not in ("SubscriptionNotFound", "ResourceGroupNotFound", "ResourceNotFound"):
+        if is_missing(error):
             return None
         raise
 
 
 def _create(workspace: Workspace, plan: Plan, name: str, compute: str, instance_type: str) -> Any:
     computed = _compute(workspace, compute)
-    _environments(workspace, plan)
     store = Store(workspace, CLOUD_STORE)
+    for reference in sorted({e for step in plan.graph.steps.values() if isinstance(e := step.environment, str)}):
+        environments.ensure(workspace, reference, store)
     made: dict[str, str] = {}
     for snapshot in plan.snapshots.values():
         if snapshot.files and snapshot.fingerprint not in made:
@@ -167,27 +168,13 @@ def tags(plan: Plan) -> dict[str, str]:
 
 def _compute(workspace: Workspace, name: str) -> str:
     """The ARM id of a compute that is there and in order."""
-    from azure.core.exceptions import HttpResponseError
-
-    try:
-        found: Any = workspace.request("GET", f"computes/{name}").json()
-    except HttpResponseError as error:
-        if status_of(error) == 404 and code_of(error) not in ("SubscriptionNotFound", "ResourceGroupNotFound", "ResourceNotFound"):
-            raise EdgemlError(f"the workspace has no compute '{name}'; run `edgeml compute attach {name}`", 1) from None
-        raise
+    found = workspace.find(f"computes/{name}")
+    if found is None:
+        raise EdgemlError(f"the workspace has no compute '{name}'; run `edgeml compute attach {name}`", 1)
     state = found["properties"].get("provisioningState")
     if state != "Succeeded":
         raise EdgemlError(f"compute '{name}' is {state}; see `edgeml doctor --target {name}`", 1)
     return f"{workspace.id}/computes/{name}"
-
-
-def _environments(workspace: Workspace, plan: Plan) -> None:
-    """Register those of the repository's environments that the steps name and the workspace lacks."""
-    from edgeml.azure import environments
-
-    wanted = {step.environment for step in plan.graph.steps.values() if isinstance(step.environment, str)}
-    for reference in sorted(wanted):
-        environments.ensure(workspace, reference, Store(workspace, CLOUD_STORE))
 
 
 def _upload_input(store: Store, path: str) -> str:

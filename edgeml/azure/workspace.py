@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeml.azure import cloud as clouds
 from edgeml.azure import identity
-from edgeml.azure.explain import explained
+from edgeml.azure.explain import explained, is_missing
 from edgeml.errors import EdgemlError
 
 if TYPE_CHECKING:
@@ -99,6 +99,17 @@ class Workspace:
         response.raise_for_status()
         operation = response.headers.get("Azure-AsyncOperation")
         return self._finished(operation) if operation else response
+
+    def find(self, path: str) -> Any:
+        """The JSON of a resource below the workspace; None where it is not there."""
+        from azure.core.exceptions import HttpResponseError
+
+        try:
+            return self.request("GET", path).json()
+        except HttpResponseError as error:
+            if is_missing(error):
+                return None
+            raise
 
     def _finished(self, operation: str) -> HttpResponse:
         import time
