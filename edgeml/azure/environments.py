@@ -32,7 +32,9 @@ def ensure(workspace: Workspace, reference: str, store: Store) -> None:
         return
     file, document = _definition(match["name"], match["version"])
     if not file:
-        raise EdgemlError(f"neither the workspace nor environments/ has {reference}; `edgeml check` says who uses it", 1)
+        raise EdgemlError(
+            f"neither the workspace nor environments/ has {reference}; `edgeml check` says who uses it", 1
+        )
     properties: dict[str, Any] = {"osType": "Linux", "tags": {"edgeml.file": os.path.basename(file)}}
     if document.get("description"):
         properties["description"] = str(document["description"])
@@ -65,5 +67,3 @@ def _definition(name: str, version: str) -> tuple[str, dict[str, Any]]:
             if isinstance(document, dict) and (document.get("name"), str(document.get("version"))) == (name, version):
                 return path, document
     return "", {}
-
-

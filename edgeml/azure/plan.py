@@ -54,14 +54,8 @@ def make(pipeline: str, target: str, overrides: Mapping[str, str], say: Callable
     """
     from edgeml.engine import snapshot
     from edgeml.engine.fingerprint import Fingerprints
-    from edgeml.pipeline import resolve
 
-    graph = resolve(pipeline, overrides)
-    rules = policy.governing(graph.file)
-    _refuse_faulty(pipeline, say)
-    if rules.file and target not in rules.computes:
-        known = ", ".join(sorted(rules.computes)) or "none yet"
-        raise EdgemlError(f"the residency policy names no compute '{target}'; it names {known}", 1)
+    graph, rules = refuse(pipeline, target, overrides, say)
     private = policy.private_steps(graph, rules)
     for name in sorted(private):
         if graph.steps[name].parallel is not None:
@@ -82,6 +76,21 @@ def make(pipeline: str, target: str, overrides: Mapping[str, str], say: Callable
     return Plan(f"{stem}-{digest[:16]}", digest, file, graph, private, rules, snapshots, made, dict(overrides))
 
 
+def refuse(
+    pipeline: str, target: str, overrides: Mapping[str, str], say: Callable[[str], None]
+) -> tuple[Graph, Policy]:
+    """Raise EdgemlError, exit code 1, for a pipeline that must not run on a target; else its graph and the policy."""
+    from edgeml.pipeline import resolve
+
+    graph = resolve(pipeline, overrides)
+    rules = policy.governing(graph.file)
+    _refuse_faulty(pipeline, say)
+    if rules.file and target not in rules.computes:
+        known = ", ".join(sorted(rules.computes)) or "none yet"
+        raise EdgemlError(f"the residency policy names no compute '{target}'; it names {known}", 1)
+    return graph, rules
+
+
 def _refuse_faulty(pipeline: str, say: Callable[[str], None]) -> None:
     from edgeml.check import check
     from edgeml.check.finding import ERROR
@@ -100,9 +109,7 @@ def _asked_about() -> list[str]:
     return [os.path.join(root, name) for name in ("components", "environments", "contracts", project.SETTINGS_FILE)]
 
 
-def _digest(
-    graph: Graph, snapshots: dict[str, Snapshot], known: Fingerprints, target: str, made: Source
-) -> str:
+def _digest(graph: Graph, snapshots: dict[str, Snapshot], known: Fingerprints, target: str, made: Source) -> str:
     """64 hex digits of all that decides what a job does; no path of this machine is part of it."""
     steps = {
         name: {

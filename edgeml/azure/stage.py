@@ -22,7 +22,10 @@ LOG = "edgeml_log"  # the output to which a private step's streams go
 # Azure ML takes what a command prints, and what it writes to ./outputs and ./logs, into the run, in the cloud. So a
 # private step's streams go to an output in the private datastore, and it works in a copy of its code elsewhere.
 # (That Azure ML looks only below the job's own working directory is documented, and not proven here.)
-_ASIDE = 'mkdir -p "${{outputs.%s}}" && exec >>"${{outputs.%s}}/log.txt" 2>&1 && cd "$(mktemp -d)" && cp -R "$OLDPWD/." .' % (LOG, LOG)
+_ASIDE = (
+    'mkdir -p "${{outputs.%s}}" && exec >>"${{outputs.%s}}/log.txt" 2>&1 && cd "$(mktemp -d)" && cp -R "$OLDPWD/." .'
+    % (LOG, LOG)
+)
 # What a private step logs with MLflow stays with it; what may be known of it is in what the gate releases.
 _TRACKING = 'export MLFLOW_TRACKING_URI="sqlite:///$PWD/mlflow.db"'
 
@@ -39,7 +42,10 @@ def local_inputs(plan: Plan) -> list[str]:
     from edgeml.pipeline.graph import data_of
 
     found: dict[str, None] = {}
-    for value in (*plan.graph.inputs.values(), *(v for step in plan.graph.steps.values() for v in step.inputs.values())):
+    for value in (
+        *plan.graph.inputs.values(),
+        *(v for step in plan.graph.steps.values() for v in step.inputs.values()),
+    ):
         for data in data_of(value):
             if not data.source and os.path.isabs(data.path):
                 found[os.path.realpath(data.path)] = None
@@ -127,7 +133,9 @@ class _Stage:
 def _override(document: dict[str, Any], name: str, text: str, plan: Plan) -> None:
     """Give an input of the pipeline another value, as `edgeml run --input` would."""
     given = document["inputs"][name]
-    if isinstance(given, dict) and ("path" in given or str(given.get("type", "")).startswith(("uri_", "mltable", "custom_"))):
+    if isinstance(given, dict) and (
+        "path" in given or str(given.get("type", "")).startswith(("uri_", "mltable", "custom_"))
+    ):
         document["inputs"][name] = {**given, "path": text if load.is_remote(text) else os.path.abspath(text)}
     else:
         document["inputs"][name] = plan.graph.inputs[name]

@@ -36,7 +36,9 @@ class Store:
         datastore: Any = self._workspace.request("GET", f"datastores/{self.name}").json()["properties"]
         cloud = self._workspace.cloud.storage
         if datastore.get("datastoreType") != "AzureBlob" or datastore.get("endpoint", cloud) != cloud:
-            raise EdgemlError(f"datastore '{self.name}' is not in the workspace's cloud, so nothing is uploaded to it", 1)
+            raise EdgemlError(
+                f"datastore '{self.name}' is not in the workspace's cloud, so nothing is uploaded to it", 1
+            )
         account = str(datastore["accountName"])
         credential: Any = self._workspace.credential
         if (datastore.get("credentials") or {}).get("credentialsType") != "None":

@@ -100,6 +100,10 @@ class Workspace:
         operation = response.headers.get("Azure-AsyncOperation")
         return self._finished(operation) if operation else response
 
+    def location(self) -> str:
+        """The region of the workspace, which a compute has to name as its own."""
+        return str(self.request("GET", "").json()["location"])
+
     def find(self, path: str) -> Any:
         """The JSON of a resource below the workspace; None where it is not there."""
         from azure.core.exceptions import HttpResponseError
@@ -148,6 +152,10 @@ def silence() -> Iterator[None]:
     if os.environ.get("EDGEML_DEBUG"):
         yield
         return
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
         warnings.simplefilter("ignore")
         yield

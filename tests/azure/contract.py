@@ -64,7 +64,12 @@ def _model_errors(model: type, value: Any, at: str) -> typing.Iterator[str]:
         else:
             yield from _value_errors(hint, inner, f"{at}.{key}")
     for key, (hint, read_only) in fields.items():
-        if key not in value and not read_only and not _may_be_none(hint) and typing.get_origin(hint) is not typing.Literal:
+        if (
+            key not in value
+            and not read_only
+            and not _may_be_none(hint)
+            and typing.get_origin(hint) is not typing.Literal
+        ):
             yield f"{at}: {model.__name__} lacks '{key}'"
 
 

@@ -33,9 +33,30 @@ class Running:
         with contextlib.suppress(ResourceExistsError):
             self.container(name).create_container()
 
-    def reset(self) -> None:
+    def provide(self) -> None:
+        """What the demo pipeline needs of a workspace: its compute and its private datastore."""
+        cluster = "/subscriptions/s/resourceGroups/stamp/providers/Microsoft.Kubernetes/connectedClusters/hub"
+        self.service.state.computes["edge-vm"] = {
+            "computeType": "Kubernetes",
+            "provisioningState": "Succeeded",
+            "resourceId": cluster,
+            "properties": {"namespace": "default"},
+        }
+        self.service.state.datastores["stackhub"] = {
+            "datastoreType": "AzureBlob",
+            "accountName": "rows",
+            "containerName": "private",
+            "endpoint": "region.stamp.example",
+            "protocol": "https",
+            "credentials": {"credentialsType": "None"},
+        }
+
+    def reset(self, keep: tuple[str, ...] = ()) -> None:
+        """An empty workspace, but for assets of the kinds to keep."""
+        kept = {key: asset for key, asset in self.service.state.assets.items() if key[0] in keep}
         self.cloud.clear()
         self.service.reset()
+        self.service.state.assets |= kept
 
 
 @contextlib.contextmanager

@@ -59,7 +59,9 @@ class Answer:
 
 def refusal(status: int, code: str, message: str, **headers: str) -> Answer:
     """An error as Azure Resource Manager words it."""
-    return Answer(status, {"error": {"code": code, "message": message}}, {k.replace("_", "-"): v for k, v in headers.items()})
+    return Answer(
+        status, {"error": {"code": code, "message": message}}, {k.replace("_", "-"): v for k, v in headers.items()}
+    )
 
 
 BEFORE: dict[str, Callable[[], Answer]] = {
@@ -115,7 +117,9 @@ class Cloud:
             "PYTHONWARNINGS": "ignore",
         }
 
-    def fail(self, kind: str, wanted: Callable[[Request], bool] = lambda _: True, times: int = 1, **headers: str) -> None:
+    def fail(
+        self, kind: str, wanted: Callable[[Request], bool] = lambda _: True, times: int = 1, **headers: str
+    ) -> None:
         """Let the next requests that `wanted` picks go wrong."""
         assert kind in KINDS
         self._faults.append(Fault(kind, wanted, times, headers))
@@ -162,7 +166,11 @@ class Cloud:
             connection.request(request.method, target, request.body or None, headers)
             response = connection.getresponse()
             body = response.read()
-            kept = {k: v for k, v in response.getheaders() if k.lower() not in ("connection", "transfer-encoding", "keep-alive")}
+            kept = {
+                k: v
+                for k, v in response.getheaders()
+                if k.lower() not in ("connection", "transfer-encoding", "keep-alive")
+            }
             return Answer(response.status, body, kept)
 
 
@@ -291,9 +299,7 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
     pem = serialization.Encoding.PEM
     files = folder / "loop-cert.pem", folder / "loop-key.pem"
     files[0].write_bytes(certificate.public_bytes(pem))
-    files[1].write_bytes(
-        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
+    files[1].write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
     return files
 
 

@@ -100,7 +100,11 @@ class Service:
         if request.headers.get("authorization") != f"bearer {loop.REQUEST_TOKEN}":
             return Answer(401, {"message": "unauthorized"})
         self.state.asked_github += 1
-        claims = {"aud": request.query.get("audience"), "sub": "repo:o@1/r@2:environment:edge", "jti": str(uuid.uuid4())}
+        claims = {
+            "aud": request.query.get("audience"),
+            "sub": "repo:o@1/r@2:environment:edge",
+            "jti": str(uuid.uuid4()),
+        }
         return Answer(200, {"value": _jwt(claims | {"exp": time.time() + 300})})
 
     def _login(self, request: Request) -> Answer:
@@ -127,7 +131,15 @@ class Service:
             return _denied("invalid_client", "AADSTS700024: Client assertion is not within its valid time range.")
         audience = form["scope"].removesuffix("/.default")
         until = time.time() + self.token_seconds
-        token = _jwt({"aud": audience.rstrip("/"), "exp": until, "tid": loop.TENANT, "oid": loop.CLIENT, "jti": str(uuid.uuid4())})
+        token = _jwt(
+            {
+                "aud": audience.rstrip("/"),
+                "exp": until,
+                "tid": loop.TENANT,
+                "oid": loop.CLIENT,
+                "jti": str(uuid.uuid4()),
+            }
+        )
         self.state.tokens[token] = (audience.rstrip("/"), until)
         return Answer(200, {"token_type": "Bearer", "expires_in": self.token_seconds, "access_token": token})
 
@@ -135,7 +147,9 @@ class Service:
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
         audience, until = self.state.tokens.get(token, ("", 0.0))
         if audience not in audiences or until < time.time():
-            return refusal(401, "ExpiredAuthenticationToken", "The access token is missing, expired or for another audience.")
+            return refusal(
+                401, "ExpiredAuthenticationToken", "The access token is missing, expired or for another audience."
+            )
         return None
 
     # ---- Azure Resource Manager ----
@@ -147,7 +161,9 @@ class Service:
             return refused
         if "api-version" not in request.query:
             return refusal(400, "MissingApiVersionParameter", "The api-version query parameter is required.")
-        match = re.fullmatch(r"/subscriptions/([^/]+)(?:/resourceGroups/([^/]+))?(?:/providers/(.*))?", request.path, re.I)
+        match = re.fullmatch(
+            r"/subscriptions/([^/]+)(?:/resourceGroups/([^/]+))?(?:/providers/(.*))?", request.path, re.I
+        )
         if match is None:
             return refusal(404, "InvalidResourceType", request.path)
         if match[1] != loop.SUBSCRIPTION:
@@ -161,7 +177,9 @@ class Service:
             if "operationsStatus" in request.path:
                 return self._operation(request.path.rpartition("/")[2])
             kind = "Microsoft.MachineLearningServices/workspaces"
-            return refusal(404, "ResourceNotFound", f"The Resource '{kind}/{request.path.split('/')[-1]}' was not found.")
+            return refusal(
+                404, "ResourceNotFound", f"The Resource '{kind}/{request.path.split('/')[-1]}' was not found."
+            )
         parts = request.path[len(here) :].split("/")
         if refused := self._permitted(request, parts[0]):
             return refused
@@ -202,7 +220,9 @@ class Service:
             properties = body["properties"]
             there = computes.get(name)
             if there and there["computeType"] != properties["computeType"]:
-                return refusal(409, "Conflict", f"A compute named {name} of type {there['computeType']} already exists.")
+                return refusal(
+                    409, "Conflict", f"A compute named {name} of type {there['computeType']} already exists."
+                )
             computes[name] = properties | {"provisioningState": "Succeeded", "isAttachedCompute": True}
             return self._begun(201, _resource(f"computes/{name}", _shown(computes[name])))
         if name not in computes:
@@ -329,11 +349,17 @@ class Service:
         if there is not None:
             mutable = ("tags", "displayName", "description", "properties", "isArchived")
             if _without(there.body, mutable) != _without(properties, mutable):
-                return refusal(400, "UserError", "A job with this name already exists. If you are trying to submit a new job, use a different name.")
+                return refusal(
+                    400,
+                    "UserError",
+                    "A job with this name already exists. If you are trying to submit a new job, use a different name.",
+                )
             return Answer(200, self._shown_job(name))
         if wrong := self._unresolved(properties):
             return refusal(400, "UserError", wrong)
-        self.state.jobs[name] = Job(properties, list(self.plan), steps=dict.fromkeys(properties.get("jobs") or {}, "NotStarted"))
+        self.state.jobs[name] = Job(
+            properties, list(self.plan), steps=dict.fromkeys(properties.get("jobs") or {}, "NotStarted")
+        )
         return Answer(201, self._shown_job(name))
 
     def _unresolved(self, properties: dict[str, Any]) -> str:
