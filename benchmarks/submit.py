@@ -38,7 +38,8 @@ with started(Path(sys.argv[1]), Path(sys.argv[2])) as running:
         if line.strip() == "clear":
             running.reset()
             running.provide()
-        print(json.dumps({"requests": [list(r.key) for r in running.cloud.requests], "wrong": running.service.wrong}), flush=True)
+        keys = [list(request.key) for request in running.cloud.requests]
+        print(json.dumps({"requests": keys, "wrong": running.service.wrong}), flush=True)
 """
 
 
@@ -87,9 +88,10 @@ def submitting(project: Path, folder: Path, rounds: int) -> bool:
         blobs = sum(".blob." in key[1] for key in keys)
     base = statistics.median(imports)
     beyond = statistics.median(first) - base
+    new, known = statistics.median(first), statistics.median(again)
     print(f"import of azure-ai-ml             {base:6.2f} s")
-    print(f"submit, everything new            {statistics.median(first):6.2f} s, {beyond:.2f} s beyond the import (bound {BOUND})")
-    print(f"submit of the same again          {statistics.median(again):6.2f} s, {statistics.median(again) - base:.2f} s beyond")
+    print(f"submit, everything new            {new:6.2f} s, {beyond:.2f} s beyond the import (bound {BOUND})")
+    print(f"submit of the same again          {known:6.2f} s, {known - base:.2f} s beyond")
     print(f"requests, everything new          {len(keys):6d}   of which blobs {blobs}, made twice {len(twice)}")
     print(f"bodies that the models do not have {len(made['wrong']):5d}")
     return beyond <= BOUND and not twice and not made["wrong"]
@@ -109,7 +111,8 @@ def faults(project: Path, folder: Path, cycles: int, wanted: int) -> bool:
         began = time.perf_counter()
         done = loops.run(running, project, cycles=cycles, rate=wanted / cycles / 24, seed=2026)
         seconds = time.perf_counter() - began
-    print(f"cycles {cycles}, requests {done.requests}, faults {done.thrown}, problems {len(done.problems)}, {seconds:.0f} s")
+    made = f"requests {done.requests}, faults {done.thrown}, problems {len(done.problems)}"
+    print(f"cycles {cycles}, {made}, {seconds:.0f} s")
     for problem in done.problems[:10]:
         print(f"  {problem}")
     return not done.problems and done.thrown >= wanted

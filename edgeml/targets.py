@@ -148,9 +148,7 @@ class _Edge:
     def attach(self, say: Say, *, rotate: bool = False, password: bool = False) -> None:
         if rotate or password:
             raise EdgemlError(f"'{self.name}' is no compute of Azure ML, which knows no key of it; change it on the VM")
-        say(
-            f"{self.name} needs no attaching: edgeml runs there by itself; `edgeml compute check {self.name}` looks at it"
-        )
+        say(f"{self.name} needs no attaching: edgeml runs there itself; `edgeml compute check {self.name}` looks at it")
 
     def state(self) -> str:
         return "not attached (kind edge)"

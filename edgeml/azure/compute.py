@@ -36,8 +36,8 @@ def attach(
         there = find(workspace, name)
         if there is not None and there["computeType"] != kind:
             raise EdgemlError(
-                f"the workspace has a compute '{name}' of another kind, {there['computeType']}; give the target another "
-                f"name in edgeml.toml, or detach that one",
+                f"the workspace has a compute '{name}' of another kind, {there['computeType']}; give the target "
+                "another name in edgeml.toml, or detach that one",
                 1,
             )
         if there is not None and there.get("provisioningState") == "Succeeded" and is_same(there):

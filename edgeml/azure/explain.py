@@ -13,9 +13,11 @@ from edgeml.errors import EdgemlError
 if TYPE_CHECKING:
     from edgeml.settings import Settings
 
-# What Azure says, and what to do. The first that fits is taken; `{0}` is the error's own words.
+# What Azure says, and what to do. Names are the settings'.
 _CODES = {
-    "SubscriptionNotFound": "there is no subscription {subscription} that this identity sees; check azure.subscription_id",
+    "SubscriptionNotFound": (
+        "there is no subscription {subscription} that this identity sees; check azure.subscription_id"
+    ),
     "InvalidSubscriptionId": "'{subscription}' is no subscription id; check azure.subscription_id",
     "ResourceGroupNotFound": "the subscription has no resource group '{group}'; check azure.resource_group",
     "ResourceNotFound": "there is no workspace '{workspace}' in '{group}'; check azure.workspace, or create it again",

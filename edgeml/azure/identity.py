@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edgeml.settings import Settings
 
 AUDIENCE = "api://AzureADTokenExchange"  # what Entra's federated credentials expect
-REQUEST_URL, REQUEST_TOKEN = "ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"  # noqa: S105
+REQUEST_URL, REQUEST_TOKEN = "ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"
 
 
 def credential(settings: Settings, cloud: Cloud) -> TokenCredential:

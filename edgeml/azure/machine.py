@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgeml.azure.workspace import Workspace
     from edgeml.settings import VirtualMachine
 
-KEY, KEY_FILE, PASSWORD = "EDGEML_SSH_KEY", "EDGEML_SSH_KEY_FILE", "EDGEML_SSH_PASSWORD"  # noqa: S105
+KEY, KEY_FILE, PASSWORD = "EDGEML_SSH_KEY", "EDGEML_SSH_KEY_FILE", "EDGEML_SSH_PASSWORD"
 STRONG = 4  # of zxcvbn's scores from 0 to 4
 TYPE = "VirtualMachine"
 

@@ -35,7 +35,7 @@ class Published(NamedTuple):
 def publish(
     workspace: Workspace, name: str, sha256: str, folder: str, tags: Mapping[str, str], say: Callable[[str], None]
 ) -> Published:
-    """Register the verified files of a release under a name. Safe to be killed and called again; exit code 1 on refusal."""
+    """Register the verified files of a release under a name. Safe to be killed and called again."""
     until = time.monotonic() + SECONDS
     version = sha256[:DIGITS]
     path = f"models/{name}/versions/{version}"

@@ -20,7 +20,7 @@ _AGAIN = frozenset({401, 408, 409, 425, 429})
 _NEVER = frozenset({"AuthorizationFailed", "SubscriptionNotFound", "ResourceGroupNotFound", "ResourceNotFound"})
 
 
-class StillTrying(EdgemlError):
+class StillTrying(EdgemlError):  # noqa: N818 - nothing is known to be an error
     """The time was up before the call succeeded; nothing is known to have failed for good."""
 
 

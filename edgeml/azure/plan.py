@@ -50,7 +50,8 @@ class Plan(NamedTuple):
 def make(pipeline: str, target: str, overrides: Mapping[str, str], say: Callable[[str], None]) -> Plan:
     """Check everything that can be checked before Azure is asked, and name the job.
 
-    Raises EdgemlError, exit code 1, for what `edgeml check` calls an error and for a target that the policy does not name.
+    Raises EdgemlError, exit code 1, for what `edgeml check` calls an error, and for a target that the policy does
+    not name.
     """
     from edgeml.engine import snapshot
     from edgeml.engine.fingerprint import Fingerprints

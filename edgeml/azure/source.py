@@ -1,4 +1,4 @@
-"""Where the code of a job comes from, said outright: a tag's checkout has no branch, a fork's remote may hold a token."""
+"""Where the code of a job comes from, said outright: a tag's checkout has no branch, a remote may hold a token."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The pipeline as Azure ML is sent it: the file's own words, with what is local replaced by what was uploaded.
 
-Everything that decides is in the repository's YAML; here only the addresses change. `code:` becomes the code asset of the
-very files that the snapshot lists, local configuration becomes its blob, and private steps write what they print into the
-private datastore instead of the run's log in the cloud.
+Everything that decides is in the repository's YAML; here only the addresses change. `code:` becomes the code asset of
+the very files that the snapshot lists, local configuration becomes its blob, and private steps write what they print
+into the private datastore instead of the run's log in the cloud.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ LOG = "edgeml_log"  # the output to which a private step's streams go
 # private step's streams go to an output in the private datastore, and it works in a copy of its code elsewhere.
 # (That Azure ML looks only below the job's own working directory is documented, and not proven here.)
 _ASIDE = (
-    'mkdir -p "${{outputs.%s}}" && exec >>"${{outputs.%s}}/log.txt" 2>&1 && cd "$(mktemp -d)" && cp -R "$OLDPWD/." .'
-    % (LOG, LOG)
+    f'mkdir -p "${{{{outputs.{LOG}}}}}" && exec >>"${{{{outputs.{LOG}}}}}/log.txt" 2>&1 '
+    '&& cd "$(mktemp -d)" && cp -R "$OLDPWD/." .'
 )
 # What a private step logs with MLflow stays with it; what may be known of it is in what the gate releases.
 _TRACKING = 'export MLFLOW_TRACKING_URI="sqlite:///$PWD/mlflow.db"'

@@ -1,7 +1,7 @@
 """The workspace's own blob storage, in the cloud: where code, small configuration and released models go.
 
-Only what the snapshot's allow-list or a rule of `edgeml check` lets pass is put here, under a name that is the digest of
-its content. A blob that is there already is left alone, so an upload that was cut short is simply made again.
+Only what the snapshot's allow-list or a rule of `edgeml check` lets pass is put here, named by the digest of its
+content. A blob that is there already is left alone, so an upload that was cut short is simply made again.
 """
 
 from __future__ import annotations

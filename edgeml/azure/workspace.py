@@ -1,4 +1,4 @@
-"""The Azure ML workspace: the SDK's client and, for what the SDK cannot say, plain requests to Azure Resource Manager."""
+"""The Azure ML workspace: the SDK's client and, for what it cannot say, plain requests to Azure Resource Manager."""
 
 from __future__ import annotations
 

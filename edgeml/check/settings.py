@@ -15,7 +15,10 @@ from edgeml.check.context import Context
 from edgeml.check.document import MAX_BYTES, SYNTAX, Document
 from edgeml.check.finding import ERROR, Finding, Place, Rule, found
 
-_WORKSPACE = '[azure]\ntenant_id = "0"\nclient_id = "0"\nsubscription_id = "0"\nresource_group = "edge"\nworkspace = "training"\n'
+_WORKSPACE = (
+    '[azure]\ntenant_id = "0"\nclient_id = "0"\nsubscription_id = "0"\nresource_group = "edge"\n'
+    'workspace = "training"\n'
+)
 KEY = Rule(
     "settings-key",
     ERROR,

@@ -46,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     register = actions.add_parser("register", help="let the Azure ML workspace know of the rows, by reference only")
     register.add_argument("datastore", help="its name in the workspace, as the residency policy has it")
     register.add_argument("--prefix", default="", help="with --fingerprint: which rows")
-    register.add_argument("--fingerprint", default="", help="of the rows, from ingest_blobs' manifest: makes a data asset")
+    register.add_argument(
+        "--fingerprint", default="", help="of the rows, from ingest_blobs' manifest: makes a data asset"
+    )
     register.add_argument("--name", default="rows", metavar="ASSET", help="of the data asset (default: %(default)s)")
     sample = actions.add_parser("sample", help="write the breast-cancer sample as four CSV files")
     sample.add_argument("--out", type=Path, default=Path("data/sample"), metavar="DIR", help="default: data/sample")

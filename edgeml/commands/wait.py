@@ -12,10 +12,11 @@ STILL_RUNNING = 75  # sysexits' EX_TEMPFAIL: nothing is wrong, come again
 HELP = f"""Follow a job to its end and bring here what it released.
 
 Shown is which step does what, and nothing of what it printed. Lost networks, expired tokens and a busy service are
-waited out. Exit code 0: completed; 1: failed or cancelled; {STILL_RUNNING}: still running when the deadline came, call it again."""
+waited out. Exit code 0: completed; 1: failed or cancelled; {STILL_RUNNING}: still running when the deadline came, call
+it again."""
 EXAMPLES = [
     "edgeml wait train-0123456789abcdef",
-    "edgeml wait train-0123456789abcdef --target edge-vm --deadline 300   # minutes; in a workflow, below its own limit",
+    "edgeml wait train-0123456789abcdef --target edge-vm --deadline 300   # minutes, below the workflow's",
 ]
 
 

@@ -1,4 +1,4 @@
-"""Cycles of submit, wait and register under faults, and what must be true after them; for the tests and the benchmark."""
+"""Cycles of submit, wait and register under faults, and what must be true after them; for tests and benchmark."""
 
 from __future__ import annotations
 
@@ -44,8 +44,15 @@ def run(running: Running, project: Path, *, cycles: int, rate: float, seed: int,
             (model / "model.onnx").write_bytes(f"model {seed} {number}".encode())
             sha256 = digest(model / "model.onnx")
             published[sha256] = done.job
-            models.publish(workspace, "breast-cancer", sha256, str(model), {"model.sha256": sha256, "job": done.job}, lambda _: None)
-        except Exception as error:  # noqa: BLE001 - whatever ends a cycle is what is looked for
+            models.publish(
+                workspace,
+                "breast-cancer",
+                sha256,
+                str(model),
+                {"model.sha256": sha256, "job": done.job},
+                lambda _: None,
+            )
+        except Exception as error:
             problems.append(f"cycle {number}: {type(error).__name__}: {error}")
     thrown, requests = len(running.cloud.thrown), len(running.cloud.requests)
     running.cloud.chaos(None)

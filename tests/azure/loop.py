@@ -24,7 +24,7 @@ WORKSPACE_ID = (
     f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers/Microsoft.MachineLearningServices/"
     f"workspaces/{WORKSPACE}"
 )
-REQUEST_TOKEN = "what-actions-gives-a-job"  # noqa: S105
+REQUEST_TOKEN = "what-actions-gives-a-job"
 
 # What a workflow's environment would hold; with it every real client finds its way here.
 SETTINGS = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ class Running:
     service: Service
     blobs: str  # connection string of the workspace's own account, straight to Azurite
 
-    def container(self, name: str = loop.CONTAINER):  # noqa: ANN201
+    def container(self, name: str = loop.CONTAINER):
         from azure.storage.blob import ContainerClient
 
         return ContainerClient.from_connection_string(self.blobs, name)
@@ -51,12 +50,10 @@ class Running:
             "credentials": {"credentialsType": "None"},
         }
 
-    def reset(self, keep: tuple[str, ...] = ()) -> None:
-        """An empty workspace, but for assets of the kinds to keep."""
-        kept = {key: asset for key, asset in self.service.state.assets.items() if key[0] in keep}
+    def reset(self) -> None:
+        """An empty workspace."""
         self.cloud.clear()
         self.service.reset()
-        self.service.state.assets |= kept
 
 
 @contextlib.contextmanager

@@ -244,7 +244,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(whole)
         self.wfile.flush()
 
-    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = do_PATCH = _any
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = do_PATCH = _any  # noqa: N815
 
     def _request(self) -> Request:
         parts = urlsplit(self.path)

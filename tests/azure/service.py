@@ -50,7 +50,7 @@ class State:
 
 
 class Service:
-    """Answers requests. `plan` is how jobs go that are made from now on, `on_completed` is called when one gets there."""
+    """Answers requests. `plan` is how new jobs will go, `on_completed` is called when one gets there."""
 
     def __init__(self, store_key: str) -> None:
         self.store_key = store_key
@@ -206,7 +206,7 @@ class Service:
             provider = "Microsoft.MachineLearningServices/workspaces"
             verb = {"GET": "read", "PUT": "write", "DELETE": "delete"}.get(request.method, "action")
             message = (
-                f"The client '{loop.CLIENT}' with object id '{loop.CLIENT}' does not have authorization to perform action "
+                f"The client '{loop.CLIENT}' does not have authorization to perform action "
                 f"'{provider}/{kind}/{verb}' over scope '{request.path}' or the scope is invalid."
             )
             return refusal(403, "AuthorizationFailed", message)
@@ -417,6 +417,7 @@ class Service:
         return Answer(200, {"value": [_run(match[1], step, status) for step, status in job.steps.items()]})
 
 
+STORAGE = f"/subscriptions/{loop.SUBSCRIPTION}/resourceGroups/{loop.GROUP}/providers/Microsoft.Storage/storageAccounts"
 METADATA = {
     "name": loop.CLOUD,
     "portal": f"https://portal.azure.{loop.SUFFIX}",
@@ -439,7 +440,7 @@ def _workspace() -> dict[str, Any]:
             "discoveryUrl": f"{loop.API}/discovery",
             "provisioningState": "Succeeded",
             "mlFlowTrackingUri": f"azureml://{loop.API.removeprefix('https://')}/mlflow/v1.0{loop.WORKSPACE_ID}",
-            "storageAccount": f"/subscriptions/{loop.SUBSCRIPTION}/resourceGroups/{loop.GROUP}/providers/Microsoft.Storage/storageAccounts/{loop.STORE}",
+            "storageAccount": f"{STORAGE}/{loop.STORE}",
         },
     }
 

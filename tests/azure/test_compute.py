@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +10,11 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from edgeml.cli import main
 from tests.azure import loop
+from tests.azure.conftest import Edgeml
 from tests.azure.running import Running
 
-Edgeml = Callable[..., tuple[int, str, str]]
 VM = "/subscriptions/s/resourceGroups/r/providers/Microsoft.Compute/virtualMachines/trainer"
-
-
-@pytest.fixture
-def edgeml(project: Path, capsys: pytest.CaptureFixture[str]) -> Edgeml:
-    def call(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main(list(arguments))
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return call
 
 
 @pytest.fixture
@@ -47,7 +34,7 @@ def bodies(running: Running) -> list[Any]:
     return [r.json() for r in running.cloud.requests if r.method == "PUT" and "/computes/" in r.path]
 
 
-def test_a_vm_is_attached_by_its_address_and_once(edgeml: Edgeml, running: Running, key: str) -> None:
+def test_a_vm_is_attached_by_its_address_and_once(edgeml: Edgeml, project: Path, running: Running, key: str) -> None:
     running.service.slow_operations = 2
     assert edgeml("compute", "attach", "old-vm") == (0, "", "old-vm was attached\n")
     (body,) = bodies(running)
@@ -60,7 +47,7 @@ def test_a_vm_is_attached_by_its_address_and_once(edgeml: Edgeml, running: Runni
     assert "resourceId" not in body["properties"] and "password" not in inner["administratorAccount"]
     assert edgeml("compute", "attach", "old-vm") == (0, "", "old-vm is attached already\n")
     assert len(bodies(running)) == 1
-    code, out, _ = edgeml("compute", "list", "--json")
+    _, out, _ = edgeml("compute", "list", "--json")
     assert json.loads(out) == [
         {"name": "edge-vm", "kind": "kubernetes", "state": "Succeeded"},
         {"name": "old-vm", "kind": "vm", "state": "Succeeded"},
@@ -68,7 +55,7 @@ def test_a_vm_is_attached_by_its_address_and_once(edgeml: Edgeml, running: Runni
 
 
 def test_a_vm_is_attached_by_its_id(
-    edgeml: Edgeml, running: Running, key: str, monkeypatch: pytest.MonkeyPatch
+    edgeml: Edgeml, project: Path, running: Running, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EDGEML_COMPUTE_OLD_VM_ADDRESS", "")
     monkeypatch.setenv("EDGEML_COMPUTE_OLD_VM_RESOURCE_ID", VM)
@@ -78,7 +65,7 @@ def test_a_vm_is_attached_by_its_id(
 
 
 def test_a_new_key_is_sent_and_the_compute_detached(
-    edgeml: Edgeml, running: Running, key: str, monkeypatch: pytest.MonkeyPatch
+    edgeml: Edgeml, project: Path, running: Running, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert edgeml("compute", "attach", "old-vm")[0] == 0
     monkeypatch.setenv("EDGEML_SSH_KEY", make_key())
@@ -90,7 +77,7 @@ def test_a_new_key_is_sent_and_the_compute_detached(
     assert edgeml("compute", "detach", "old-vm") == (0, "", "old-vm is not attached\n")
 
 
-def test_a_cluster_is_attached(edgeml: Edgeml, running: Running) -> None:
+def test_a_cluster_is_attached(edgeml: Edgeml, project: Path, running: Running) -> None:
     assert edgeml("compute", "attach", "edge-vm") == (0, "", "edge-vm is attached already\n")
     running.service.state.computes.clear()
     assert edgeml("compute", "attach", "edge-vm")[0] == 0
@@ -100,7 +87,7 @@ def test_a_cluster_is_attached(edgeml: Edgeml, running: Running) -> None:
 
 
 @pytest.mark.parametrize("kind", ["429", "500", "reset", "lost", "half"])
-def test_attaching_survives_what_passes(edgeml: Edgeml, running: Running, key: str, kind: str) -> None:
+def test_attaching_survives_what_passes(edgeml: Edgeml, project: Path, running: Running, key: str, kind: str) -> None:
     running.service.slow_operations = 1
     running.cloud.fail(kind, lambda r: "/computes/" in r.path, 1)
     running.cloud.fail(kind, lambda r: "operationsStatus" in r.path, 1)
@@ -124,7 +111,7 @@ BAD = {
 
 @pytest.mark.parametrize("title", BAD)
 def test_what_cannot_be_attached_is_one_sentence(
-    edgeml: Edgeml, running: Running, key: str, monkeypatch: pytest.MonkeyPatch, title: str
+    edgeml: Edgeml, project: Path, running: Running, key: str, monkeypatch: pytest.MonkeyPatch, title: str
 ) -> None:
     more = []
     if title == "a name taken by another kind":
@@ -153,7 +140,7 @@ def test_what_cannot_be_attached_is_one_sentence(
 
 
 def test_a_strong_password_is_taken_when_forced(
-    edgeml: Edgeml, running: Running, monkeypatch: pytest.MonkeyPatch
+    edgeml: Edgeml, project: Path, running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EDGEML_SSH_PASSWORD", "ukulele-7-thicket-orbit-Margrave")
     assert edgeml("compute", "attach", "old-vm", "--password")[0] == 0
@@ -162,7 +149,7 @@ def test_a_strong_password_is_taken_when_forced(
 
 
 def test_the_rows_are_registered_by_reference_only(
-    edgeml: Edgeml, running: Running, monkeypatch: pytest.MonkeyPatch
+    edgeml: Edgeml, project: Path, running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EDGEML_STORAGE_ACCOUNT_URL", "https://rows.blob.region.stamp.example")
     monkeypatch.setenv("EDGEML_STORAGE_ACCOUNT_KEY", "bm90IGZvciBBenVyZQ==")
@@ -176,14 +163,16 @@ def test_the_rows_are_registered_by_reference_only(
     asset = running.service.state.assets["data", "rows", "a" * 16]
     assert asset["dataUri"] == "azureml://datastores/stackhub/paths/patients/"
     code, _, err = edgeml(*data)
-    assert code == 0 and err == "datastore stackhub is there already\ndata asset rows:aaaaaaaaaaaaaaaa is there already\n"
+    assert (
+        code == 0 and err == "datastore stackhub is there already\ndata asset rows:aaaaaaaaaaaaaaaa is there already\n"
+    )
     assert not any(b"bm90IGZvciBBenVyZQ" in request.body for request in running.cloud.requests)
     code, _, err = edgeml("data", "register", "stackhub", "--fingerprint", "sha256:xyz")
     assert code == 2 and "is no fingerprint" in err
 
 
 def test_doctor_tests_in_order_and_says_what_mends_it(
-    edgeml: Edgeml, running: Running, monkeypatch: pytest.MonkeyPatch
+    edgeml: Edgeml, project: Path, running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code, out, _ = edgeml("doctor", "--target", "edge-vm", "--json")
     names = [one["name"] for one in json.loads(out)]

@@ -1,4 +1,4 @@
-"""Many faults, seeded: no job submitted twice, no model registered twice, none lost. The thousand are in the benchmark."""
+"""Many faults, seeded: no job submitted twice, no model registered twice, none lost. A thousand: the benchmark."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.azure import cycles, contract
+from tests.azure import contract, cycles
 from tests.azure.running import Running
 
 SEEDS = (1, 2, 3)
@@ -32,8 +32,13 @@ def test_the_contract_finds_what_the_models_do_not_have() -> None:
         ({"sshPort": True}, "must be int, not bool"),
         ({"administratorAccount": "root"}, "must be an object, not str"),
     ):
-        found = contract.errors("computes", "PUT", {**good, "properties": {**good["properties"], "properties": {**inner, **change}}})  # type: ignore[dict-item]
+        found = contract.errors(
+            "computes", "PUT", {**good, "properties": {**good["properties"], "properties": {**inner, **change}}}
+        )  # type: ignore[dict-item]
         assert len(found) == 1 and said in found[0]
-    assert "only the service writes it" in contract.errors("jobs", "PUT", {"properties": {"jobType": "Pipeline", "status": "Running"}})[0]
+    assert (
+        "only the service writes it"
+        in contract.errors("jobs", "PUT", {"properties": {"jobType": "Pipeline", "status": "Running"}})[0]
+    )
     assert "lacks 'dataUri'" in contract.errors("data", "PUT", {"properties": {"dataType": "uri_folder"}})[0]
     assert contract.errors("jobs", "PATCH", {"a": 1}) != []
