@@ -125,18 +125,19 @@ def cloud(folder: Path) -> Iterator[tuple[dict[str, str], Any]]:
     place.mkdir()
     command = [sys.executable, "-c", PREPARE, str(ROOT / ".edgeml"), str(place)]
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdin is not None and process.stdout is not None
-    environment = {**os.environ, **json.loads(process.stdout.readline())}
+    written, read = process.stdin, process.stdout
+    assert written is not None and read is not None
+    environment = {**os.environ, **json.loads(read.readline())}
 
     def ask(what: str) -> Any:
-        process.stdin.write(what + "\n")
-        process.stdin.flush()
-        return json.loads(process.stdout.readline())
+        written.write(what + "\n")
+        written.flush()
+        return json.loads(read.readline())
 
     try:
         yield environment, ask
     finally:
-        process.stdin.close()
+        written.close()
         process.wait()
         shutil.rmtree(place, ignore_errors=True)
 

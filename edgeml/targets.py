@@ -38,8 +38,11 @@ class Ended(NamedTuple):
 class Target(Protocol):
     """A kind of compute. Each call is safe to be made again after it was interrupted."""
 
-    name: str
-    kind: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def kind(self) -> str: ...
 
     def attach(self, say: Say, *, rotate: bool = False, password: bool = False) -> None: ...
 

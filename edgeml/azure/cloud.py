@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeml.errors import EdgemlError
 
@@ -65,22 +65,22 @@ PUBLIC = {
 
 
 def of(settings: Settings) -> Cloud:
-    """The cloud that the settings name. Raises EdgemlError where it is unknown or does not answer."""
+    """The cloud that the settings name. Raises EdgemlError where it is unknown, azure-core's where none answers."""
     name, url = settings.azure.cloud, settings.azure.metadata_url
     if not url:
         if name not in PUBLIC:
             raise EdgemlError(f"'{name}' is none of {', '.join(PUBLIC)}; set azure.metadata_url for a private cloud")
         return PUBLIC[name]
     from azure.core import PipelineClient
-    from azure.core.exceptions import AzureError
     from azure.core.pipeline.policies import RetryPolicy
     from azure.core.rest import HttpRequest
 
+    client: Any = PipelineClient(url, policies=[RetryPolicy()])
+    with client:
+        response = client.send_request(HttpRequest("GET", url))
+        response.raise_for_status()
+        found = response.json()
     try:
-        with PipelineClient(url, policies=[RetryPolicy()]) as client:
-            response = client.send_request(HttpRequest("GET", url))
-            response.raise_for_status()
-            found = response.json()
         known = {cloud["name"]: cloud for cloud in (found if isinstance(found, list) else [found])}
         one = known[name]
         portal = str(one["portal"]).rstrip("/")
@@ -94,7 +94,5 @@ def of(settings: Settings) -> Cloud:
             str(one["suffixes"]["storage"]),
             is_public=False,
         )
-    except AzureError as error:
-        raise EdgemlError(f"{url} does not answer ({type(error).__name__}); check azure.metadata_url", 1) from None
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError):
         raise EdgemlError(f"{url} does not describe a cloud named '{name}'; check azure.cloud") from None

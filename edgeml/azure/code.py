@@ -24,7 +24,7 @@ def upload(workspace: Workspace, snapshot: Snapshot) -> str:
     if workspace.find(path) is None:
         body = {"pendingUploadType": "TemporaryBlobReference"}
         place = workspace.request("POST", f"{path}/startPendingUpload", body).json()["blobReferenceForConsumption"]
-        store.put(ContainerClient.from_container_url(place["credential"]["sasUri"]), snapshot.files)
+        store.put(ContainerClient.from_container_url(place["credential"]["sasUri"], **store.RETRY), snapshot.files)
         properties = {"edgeml.fingerprint": snapshot.fingerprint}
         workspace.request(
             "PUT",

@@ -73,7 +73,8 @@ def wait(workspace: Workspace, name: str, say: Say, *, seconds: float, poll: flo
 
     Raises EdgemlError, exit code 1, where the job cannot be asked about for another reason than the network's.
     """
-    until, seen, status, gone = time.monotonic() + seconds, {}, "", 0
+    until, status, gone = time.monotonic() + seconds, "", 0
+    seen: dict[str, str] = {}
     while True:
         try:
             job = patiently(workspace, f"asking for {name}", lambda: _get(workspace, name), until, say)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from edgeml.azure.workspace import Workspace
 
+# The storage SDK would wait 15 seconds before it tries again; what lasts longer is waited out by `patiently`.
+RETRY = {"retry_total": 3, "initial_backoff": 0.5, "increment_base": 2.0}
 AT_ONCE = 8  # uploads; the blobs are small, so their number of round trips is what counts
 
 
@@ -48,7 +50,9 @@ class Store:
             elif secrets.get("key"):
                 credential = AzureNamedKeyCredential(account, str(secrets["key"]))
         protocol = datastore.get("protocol") or "https"
-        return ContainerClient(f"{protocol}://{account}.blob.{cloud}", str(datastore["containerName"]), credential)
+        return ContainerClient(
+            f"{protocol}://{account}.blob.{cloud}", str(datastore["containerName"]), credential, **RETRY
+        )
 
     def put(self, folder: str, files: Iterable[tuple[str, str]]) -> str:
         """Upload files (name, path on this machine) below a folder that their content names; returns its `azureml://`."""

@@ -276,7 +276,9 @@ class Service:
                 found = [(v, a) for v, a in found if a.get("properties", {}).get("hash_sha256") == wanted]
             if not found and kind != "codes":
                 return refusal(404, "UserError", f"No {kind} named {name}")
-            return Answer(200, {"value": [_resource(f"{kind}/{name}/versions/{v}", a) for v, a in reversed(found)]})
+            return Answer(
+                200, {"value": [_resource(f"{kind}/{name}/versions/{v}", _asset(kind, a)) for v, a in reversed(found)]}
+            )
         version = parts[3]
         if action == "startPendingUpload":
             return self._pending(name, version)

@@ -27,7 +27,8 @@ def key(monkeypatch: pytest.MonkeyPatch) -> str:
 def make_key(passphrase: bytes = b"") -> str:
     private = serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
     made = ed25519.Ed25519PrivateKey.generate()
-    return made.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, private).decode()
+    form = serialization.PrivateFormat.PKCS8 if passphrase else serialization.PrivateFormat.OpenSSH
+    return made.private_bytes(serialization.Encoding.PEM, form, private).decode()
 
 
 def bodies(running: Running) -> list[Any]:
