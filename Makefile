@@ -7,7 +7,7 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --group build --universal --pyth
 
 APART := $(addprefix tests/,airlock check components conformance gitops pipeline registry report)
 
-.PHONY: help setup demo demo-edge test lint format lock bench bench-ingest bench-run bench-demo bench-check bench-airlock clean
+.PHONY: help setup demo demo-edge test lint format lock bench bench-ingest bench-run bench-demo bench-check bench-airlock bench-submit clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -46,7 +46,7 @@ lock: $(VENV)/.dev ## compile the locks anew from pyproject.toml
 		-c requirements/dev.lock -o environments/scoring/requirements.lock
 	@$(BIN)/edgeml check --fix
 
-bench: bench-run bench-ingest bench-demo bench-check bench-airlock ## all benchmarks (slow)
+bench: bench-run bench-ingest bench-demo bench-check bench-airlock bench-submit ## all benchmarks (slow)
 
 bench-ingest: $(VENV)/.dev ## ingest against a bare download
 	@$(BIN)/python benchmarks/ingest.py
@@ -61,6 +61,9 @@ bench-airlock: $(VENV)/.dev ## the whole leak suite against the egress gate and 
 
 bench-demo: $(VENV)/.dev ## where the seconds of `make demo` go
 	@$(BIN)/python benchmarks/demo.py
+
+bench-submit: $(VENV)/.dev ## `edgeml submit` against the loopback Azure, then a thousand faults
+	@$(BIN)/python benchmarks/submit.py
 
 bench-check: $(VENV)/.dev ## how long `edgeml check` takes, and what it finds that the SDK does not
 	@$(BIN)/python benchmarks/check.py

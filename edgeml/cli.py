@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 VERBS = {
     "run": "run an Azure ML pipeline on this machine",
     "check": "find what is wrong with pipelines before anything runs",
+    "compute": "attach, look at and detach the machines that pipelines run on",
+    "submit": "let a compute target run a pipeline",
+    "wait": "follow a job to its end, from any machine",
+    "cancel": "end a job",
+    "doctor": "test each thing that a workflow will need, in order",
     "runs": "list earlier runs, show one, compare two, remove old ones",
     "cache": "look at the cache of finished steps, or bound it",
     "storage": "start, stop or look at the embedded blob storage",

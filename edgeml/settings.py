@@ -1,22 +1,35 @@
 """`edgeml.toml` and the environment, validated.
 
-Every key can be given as an environment variable, `EDGEML_<SECTION>_<KEY>` in capitals, which wins
-over the file. Secrets come from the environment only; one found in the file is refused.
+Every key can be given as an environment variable, `EDGEML_<SECTION>_<KEY>` in capitals, which wins over the file; that
+of a compute target as `EDGEML_COMPUTE_<NAME>_<KEY>`, or all targets at once as JSON in `EDGEML_COMPUTE`. Secrets come
+from the environment only; one found in the file is refused.
 Importing this module costs pydantic: import it inside the functions that need it.
 """
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from edgeml.errors import EdgemlError
 from edgeml.project import SETTINGS_FILE, STATE_FOLDER, root
 
 SECRETS = {"storage": ("account_key", "sas_token"), "image": ("password",)}
+# Names under which people have put a secret into a settings file; none is a key, and none may be committed.
+SECRET_NAMES = re.compile(r"(^|_)(secret|password|passphrase|token|private_key|ssh_key|account_key|access_key)s?$")
+COMPUTE_PREFIX = "EDGEML_COMPUTE_"
 
 
 class Section(BaseModel):
@@ -40,6 +53,9 @@ class Registry(Section):
 
     tracking_uri: str = Field(default="", description="MLflow tracking store; empty: SQLite under .edgeml/")
     model: str = Field(default="model", description="name under which `edgeml register` registers")
+    to: Literal["local", "azureml"] = Field(
+        default="local", description="`azureml`: `edgeml register` publishes in the workspace as well"
+    )
 
 
 class Airlock(Section):
@@ -166,7 +182,60 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (env_settings, TomlConfigSettingsSource(settings_cls, root() / SETTINGS_FILE))
+        file = TomlConfigSettingsSource(settings_cls, root() / SETTINGS_FILE)
+        return (_Targets(settings_cls, file.toml_data), _Sections(settings_cls), file)
+
+
+class _Sections(EnvSettingsSource):
+    """The environment, less the variables of single compute targets, whose names hold the delimiter themselves."""
+
+    def __init__(self, settings_cls: type[BaseSettings]) -> None:
+        super().__init__(settings_cls)
+        self.env_vars = {k: v for k, v in self.env_vars.items() if not k.upper().startswith(COMPUTE_PREFIX)}
+
+
+class _Targets(PydanticBaseSettingsSource):
+    """`EDGEML_COMPUTE_<NAME>_<KEY>` for the targets that the file or `EDGEML_COMPUTE` names."""
+
+    def __init__(self, settings_cls: type[BaseSettings], file: dict[str, Any]) -> None:
+        super().__init__(settings_cls)
+        self._file = file
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        targets: dict[str, dict[str, str]] = {}
+        for variable, value in os.environ.items():
+            if variable.startswith(COMPUTE_PREFIX):
+                name, key = self._split(variable)
+                targets.setdefault(name, {})[key] = value
+        return {"compute": targets} if targets else {}
+
+    def _split(self, variable: str) -> tuple[str, str]:
+        known = [*self._file.get("compute", {}), *_json_names()]
+        rest = variable.removeprefix(COMPUTE_PREFIX)
+        for name in sorted(known, key=len, reverse=True):
+            start = in_capitals(name) + "_"
+            if rest.startswith(start):
+                return name, rest.removeprefix(start).lower()
+        listed = ", ".join(known) or "none"
+        raise EdgemlError(f"{variable} is for no compute target of {SETTINGS_FILE}; there are: {listed}")
+
+
+def in_capitals(target: str) -> str:
+    """A compute target's name as a part of an environment variable: `edge-vm` is `EDGE_VM`."""
+    return re.sub(r"[^A-Za-z0-9]", "_", target).upper()
+
+
+def _json_names() -> list[str]:
+    import json
+
+    try:
+        given = json.loads(os.environ.get("EDGEML_COMPUTE", "{}"))
+    except ValueError:
+        return []
+    return list(given) if isinstance(given, dict) else []
 
 
 def load() -> Settings:
@@ -197,10 +266,21 @@ def _refuse_secrets(file: Path) -> None:
         content = tomllib.loads(file.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise EdgemlError(f"{file} is not valid TOML ({error}); mend it or restore it with git") from None
-    for section, keys in SECRETS.items():
-        for key in keys:
-            if key in content.get(section, {}):
-                raise EdgemlError(
-                    f"{SETTINGS_FILE} holds the secret {section}.{key}; remove it, renew the secret and "
-                    f"give it as the environment variable EDGEML_{section.upper()}_{key.upper()}"
-                )
+    for section, key in _keys(content):
+        known = key in SECRETS.get(section, ())
+        if known or SECRET_NAMES.search(key):
+            advice = f"EDGEML_{section}_{key}".upper() if known else "an environment variable"
+            raise EdgemlError(
+                f"{SETTINGS_FILE} holds the secret {section}.{key}; remove it, renew the secret and give it as {advice}"
+            )
+
+
+def _keys(content: dict[str, Any], above: str = "") -> list[tuple[str, str]]:
+    """Every key with the section that it stands in, to any depth."""
+    found: list[tuple[str, str]] = []
+    for key, value in content.items():
+        if isinstance(value, dict):
+            found += _keys(value, f"{above}.{key}" if above else key)
+        elif above:
+            found.append((above, key))
+    return found

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeml.settings import Settings
+from edgeml.settings import Edge, Kubernetes, Settings, VirtualMachine
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -46,16 +46,29 @@ def test_links_and_named_files_exist(page: Path) -> None:
 def settings_table() -> str:
     rows = []
     for section, field in Settings.model_fields.items():
-        for key, spec in field.annotation.model_fields.items():  # type: ignore[union-attr]
-            default = (
-                ""
-                if spec.description.startswith("environment only")
-                else _shown(spec.get_default(call_default_factory=True))
-            )
-            named = "environment only" if not default else f"`{section}.{key}`"
-            meaning = spec.description.removeprefix("environment only: ")
-            rows.append(f"| {named} | `EDGEML_{section.upper()}_{key.upper()}` | {meaning} | {default} |")
+        if section != "compute":
+            for key, spec in field.annotation.model_fields.items():  # type: ignore[union-attr]
+                default = (
+                    ""
+                    if spec.description.startswith("environment only")
+                    else _shown(spec.get_default(call_default_factory=True))
+                )
+                named = "environment only" if not default else f"`{section}.{key}`"
+                meaning = spec.description.removeprefix("environment only: ")
+                rows.append(f"| {named} | `EDGEML_{section.upper()}_{key.upper()}` | {meaning} | {default} |")
     return "\n".join(rows)
+
+
+def compute_table() -> str:
+    """One row for each key of a compute target, with the kinds that have it."""
+    kinds = {"kubernetes": Kubernetes, "vm": VirtualMachine, "edge": Edge}
+    rows: dict[tuple[str, str, str], list[str]] = {}
+    for kind, model in kinds.items():
+        for key, spec in model.model_fields.items():
+            if key != "kind":
+                default = "needed" if spec.is_required() else _shown(spec.default)
+                rows.setdefault((key, str(spec.description), default), []).append(kind)
+    return "\n".join(f"| `{k}` | {', '.join(kinds)} | {meaning} | {d} |" for (k, meaning, d), kinds in rows.items())
 
 
 def _shown(default: object) -> str:
@@ -65,6 +78,7 @@ def _shown(default: object) -> str:
 def test_the_settings_page_lists_every_key() -> None:
     page = (ROOT / "docs/settings.md").read_text()
     assert settings_table() in page, f"docs/settings.md should hold:\n{settings_table()}"
+    assert compute_table() in page, f"docs/settings.md should hold:\n{compute_table()}"
 
 
 def test_the_readme_shows_the_tree_as_it_is() -> None:

@@ -15,6 +15,10 @@ from edgeml.check.context import Context
 from edgeml.check.document import MAX_BYTES, SYNTAX, Document
 from edgeml.check.finding import ERROR, Finding, Place, Rule, found
 
+_WORKSPACE = (
+    '[azure]\ntenant_id = "0"\nclient_id = "0"\nsubscription_id = "0"\nresource_group = "edge"\n'
+    'workspace = "training"\n'
+)
 KEY = Rule(
     "settings-key",
     ERROR,
@@ -36,15 +40,14 @@ NOT_READY = Rule(
     ERROR,
     "What a target needs is set (`--ready azure`)",
     "On one machine the embedded parts serve; a workflow that signs in to Azure needs real addresses.",
-    '# --- edgeml.toml\n[storage]\naccount_url = ""\n[registry]\ntracking_uri = "azureml://workspace.example"\n',
-    '# --- edgeml.toml\n[storage]\naccount_url = "https://rows.blob.local.azurestack.external"\n'
-    '[registry]\ntracking_uri = "azureml://workspace.example"\n',
+    f'# --- edgeml.toml\n[storage]\naccount_url = ""\n{_WORKSPACE}',
+    f'# --- edgeml.toml\n[storage]\naccount_url = "https://rows.blob.local.azurestack.external"\n{_WORKSPACE}',
 )
 RULES = (KEY, PLACEHOLDER, NOT_READY)
 
 KEYS: dict[str, dict[str, type]] = {
     "storage": {"account_url": str, "account_name": str, "container": str, "ca_bundle": str, "port": int},
-    "registry": {"tracking_uri": str, "model": str},
+    "registry": {"tracking_uri": str, "model": str, "to": str},
     "airlock": {"public_keys": list},
     "stackhub": {
         **dict.fromkeys(("arm_url", "tenant_id", "client_id", "client_certificate", "subscription_id"), str),
@@ -61,9 +64,30 @@ KEYS: dict[str, dict[str, type]] = {
         "latency_ms": float,
         "memory_mb": int,
     },
+    "azure": dict.fromkeys(
+        ("cloud", "metadata_url", "tenant_id", "client_id", "subscription_id", "resource_group", "workspace"), str
+    ),
+}
+_SSH: dict[str, type] = {"kind": str, "address": str, "port": int, "user": str, "host_key": str}
+COMPUTE, SITE = TABLES = ("compute", "site")  # one table a target, whose keys depend on its kind, and one a site
+SITE_KEYS = {key: kind for key, kind in _SSH.items() if key != "kind"} | {"folder": str, "serve_port": int}
+KINDS: dict[str, dict[str, type]] = {
+    "kubernetes": {"kind": str, "resource_id": str, "namespace": str, "instance_type": str},
+    "vm": {**_SSH, "resource_id": str},
+    "edge": {**_SSH, "folder": str},
 }
 SECRETS: dict[str, tuple[str, ...]] = {"storage": ("account_key", "sas_token"), "image": ("password",)}
-READY = {"azure": (("storage", "account_url"), ("registry", "tracking_uri"))}
+_SECRET = re.compile(r"(^|_)(secret|password|passphrase|token|private_key|ssh_key|account_key|access_key)s?$")
+READY = {
+    "azure": (
+        ("storage", "account_url"),
+        ("azure", "tenant_id"),
+        ("azure", "client_id"),
+        ("azure", "subscription_id"),
+        ("azure", "resource_group"),
+        ("azure", "workspace"),
+    )
+}
 TARGETS = tuple(READY)
 
 _PLACEHOLDER = re.compile(r"<[^<>]+>|\b(?:TODO|FIXME|CHANGE_?ME|REPLACE_?ME)\b|\bxxx+\b|\byour[-_]\w+", re.IGNORECASE)
@@ -91,26 +115,51 @@ def check(path: str, context: Context) -> tuple[Document, list[Finding]]:
 
 def _keys(document: Document, content: dict[str, object]) -> Iterator[Finding]:
     for section, values in content.items():
-        if section not in KEYS or not isinstance(values, dict):
-            near = get_close_matches(section, KEYS, n=1)
-            hint = f"; did you mean [{near[0]}]?" if near else f"; there are: {', '.join(KEYS)}"
+        if section in TABLES and isinstance(values, dict):
+            for name, target in values.items():
+                yield from _target(document, section, str(name), target)
+        elif section not in KEYS or not isinstance(values, dict):
+            near = get_close_matches(section, [*KEYS, *TABLES], n=1)
+            hint = f"; did you mean [{near[0]}]?" if near else f"; there are: {', '.join([*KEYS, *TABLES])}"
             yield found(KEY, _place(document, section, ""), f"there is no section [{section}]{hint}")
-            continue
-        for key, value in values.items():
-            place = _place(document, section, key)
-            kind = KEYS[section].get(key)
-            if key in SECRETS.get(section, ()):
-                variable = f"EDGEML_{section}_{key}".upper()
-                message = f"'{key}' is a secret; remove it, renew it, and give it as the variable {variable}"
-                yield found(KEY, place, message)
-            elif kind is None:
-                near = get_close_matches(key, KEYS[section], n=1)
-                hint = f"; did you mean '{near[0]}'?" if near else f"; it takes {', '.join(KEYS[section])}"
-                yield found(KEY, place, f"[{section}] has no key '{key}'{hint}")
-            elif type(value) is not kind and not (kind is float and type(value) is int):
-                yield found(KEY, place, f"'{key}' must be {_WORDS[kind]}")
-            elif any(_PLACEHOLDER.search(str(item)) for item in (value if isinstance(value, list) else [value])):
-                yield found(PLACEHOLDER, place, f"'{key}' still holds a placeholder; set it, or leave it empty")
+        else:
+            yield from _values(document, section, values, KEYS[section])
+
+
+def _target(document: Document, table: str, name: str, values: object) -> Iterator[Finding]:
+    """The findings of one compute target, `[compute.<name>]`, or of one site, `[site.<name>]`."""
+    section = f"{table}.{name}"
+    if not isinstance(values, dict):
+        message = f"'{name}' must be a table of its own, [{table}.<name>]"
+        yield found(KEY, _place(document, table, name), message)
+        return
+    if table == SITE:
+        yield from _values(document, section, values, SITE_KEYS)
+        return
+    kind = values.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        message = f"[{section}] needs kind = one of {', '.join(KINDS)}"
+        yield found(KEY, _place(document, section, "kind"), message)
+        return
+    yield from _values(document, section, values, KINDS[kind])
+
+
+def _values(document: Document, section: str, values: dict[str, object], known: dict[str, type]) -> Iterator[Finding]:
+    for key, value in values.items():
+        place = _place(document, section, key)
+        if key in SECRETS.get(section, ()) or (key not in known and _SECRET.search(key)):
+            variable = f"EDGEML_{section}_{key}".upper()
+            how = f"the variable {variable}" if key in SECRETS.get(section, ()) else "an environment variable"
+            message = f"'{key}' is a secret; remove it, renew it, and give it as {how}"
+            yield found(KEY, place, message)
+        elif key not in known:
+            near = get_close_matches(key, known, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else f"; it takes {', '.join(known)}"
+            yield found(KEY, place, f"[{section}] has no key '{key}'{hint}")
+        elif type(value) is not known[key] and not (known[key] is float and type(value) is int):
+            yield found(KEY, place, f"'{key}' must be {_WORDS[known[key]]}")
+        elif any(_PLACEHOLDER.search(str(item)) for item in (value if isinstance(value, list) else [value])):
+            yield found(PLACEHOLDER, place, f"'{key}' still holds a placeholder; set it, or leave it empty")
 
 
 def _readiness(document: Document, content: dict[str, object], context: Context) -> Iterator[Finding]:

@@ -34,7 +34,7 @@ EXAMPLES = [
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", required=True, metavar="push|list|pull|sample|synth")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="push|list|pull|register|sample|synth")
     push = actions.add_parser("push", help="store files; what is there already is skipped")
     push.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="file or folder")
     listed = actions.add_parser("list", help="list blobs with size and checksum")
@@ -43,6 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for action in (push, listed, pull):
         action.add_argument("--prefix", default="", help="put before, or demanded of, each blob name")
         action.add_argument("--container", default="", help="container (default: the settings')")
+    register = actions.add_parser("register", help="let the Azure ML workspace know of the rows, by reference only")
+    register.add_argument("datastore", help="its name in the workspace, as the residency policy has it")
+    register.add_argument("--prefix", default="", help="with --fingerprint: which rows")
+    register.add_argument(
+        "--fingerprint", default="", help="of the rows, from ingest_blobs' manifest: makes a data asset"
+    )
+    register.add_argument("--name", default="rows", metavar="ASSET", help="of the data asset (default: %(default)s)")
     sample = actions.add_parser("sample", help="write the breast-cancer sample as four CSV files")
     sample.add_argument("--out", type=Path, default=Path("data/sample"), metavar="DIR", help="default: data/sample")
     synth = actions.add_parser("synth", help="write a made-up table of mixed types, of any size")
@@ -57,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     from edgeml.storage.blob_client import StorageError
 
-    actions = {"push": _push, "list": _list, "pull": _pull, "sample": _sample, "synth": _synth}
+    actions = {"push": _push, "list": _list, "pull": _pull, "register": _register, "sample": _sample, "synth": _synth}
     try:
         return actions[args.action](args)
     except StorageError as error:
@@ -95,6 +102,20 @@ def _pull(args: argparse.Namespace) -> int:
         with bar("pull", sum(blob.bytes for blob in blobs), "B") as progress:
             done = transfer.pull(client, blobs, args.folder, progress)
     return _moved("pulled", done, args.json)
+
+
+def _register(args: argparse.Namespace) -> int:
+    from edgeml import settings as all_settings
+    from edgeml.azure import data
+    from edgeml.azure.workspace import Workspace
+    from edgeml.commands.submit import say
+
+    settings = all_settings.load()
+    workspace = Workspace(settings)
+    data.register_datastore(workspace, args.datastore, settings.storage, say)
+    if args.fingerprint:
+        print(data.register_asset(workspace, args.name, args.datastore, args.prefix, args.fingerprint, say))
+    return 0
 
 
 def _sample(args: argparse.Namespace) -> int:

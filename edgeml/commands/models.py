@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import argparse
 
     from edgeml.registry import Version
+    from edgeml.registry.trace import Trace
 
 HELP = """List registered models, show one, print its folder, or name it.
 
@@ -17,13 +18,14 @@ A model is written NAME:VERSION or NAME@ALIAS; NAME alone is its champion, the m
 EXAMPLES = [
     "edgeml models list",
     "edgeml models show breast-cancer:3",
+    "edgeml models trace 9f2c0a1b                  # the beginning of any digest",
     "edgeml models alias breast-cancer:3 champion",
     "edgeml run pipelines/train.yml --input champion=$(edgeml models path breast-cancer@champion)",
 ]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", required=True, metavar="{list,show,path,alias}")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="{list,show,path,alias,trace}")
     listing = actions.add_parser("list", help="all models and versions")
     listing.add_argument("name", nargs="?", default="", help="of this model only")
     showing = actions.add_parser("show", help="one version with its lineage")
@@ -32,7 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for action in (showing, pathing, naming):
         action.add_argument("model", help="NAME:VERSION, NAME@ALIAS, or NAME for its champion")
     naming.add_argument("alias", help="for example champion")
-    for action in (listing, showing):
+    tracing = actions.add_parser("trace", help="what a model was made of and became, and back; from what lies here")
+    tracing.add_argument(
+        "what", help="model, or the digest of one or of an image, job or run, commit, fingerprint, site"
+    )
+    for action in (listing, showing, tracing):
         action.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -51,6 +57,9 @@ def execute(args: argparse.Namespace) -> int:
     elif args.action == "show":
         version = registry.find(args.model)
         print(json.dumps(document(version), indent=2)) if args.json else _show(version)
+    elif args.action == "trace":
+        found = registry.trace(args.what)
+        print(json.dumps([one._asdict() for one in found], indent=2)) if args.json else _trace(found)
     elif args.action == "path":
         print(registry.path(registry.find(args.model)))
     else:
@@ -73,6 +82,14 @@ def _show(version: Version) -> None:
     width = max(map(len, version.tags), default=0)
     for key, value in sorted(version.tags.items()):
         print(f"  {key:<{width}}  {value}".rstrip())
+
+
+def _trace(found: list[Trace]) -> None:
+    for one in found:
+        for key, value in one._asdict().items():
+            shown = ", ".join(value) if isinstance(value, list) else value
+            print(f"{key:<10} {shown or 'unknown'}".rstrip())
+        print()
 
 
 def _time(version: Version) -> str:

@@ -70,8 +70,8 @@ def execute(args: argparse.Namespace) -> int:
         raise EdgemlError(f"--jobs {args.jobs}: give the number of steps that may run at once, 1 or more")
     if args.python and args.env != "local":
         raise EdgemlError(f"--python goes with --env local; with --env {args.env} a step's environment has its own")
-    maps = _pairs(args.map, "--map")
-    graph = resolve(args.pipeline, _pairs(args.input, "--input"), maps)
+    maps = pairs(args.map, "--map")
+    graph = resolve(args.pipeline, pairs(args.input, "--input"), maps)
     for warning in graph.warnings:
         print(f"edgeml: {warning}", file=sys.stderr)
     if not args.no_check:
@@ -251,7 +251,7 @@ def _speaks_of_mlflow(graph: Graph) -> bool:
     return False
 
 
-def _pairs(given: list[str], flag: str) -> dict[str, str]:
+def pairs(given: list[str], flag: str) -> dict[str, str]:
     pairs = {}
     for item in given:
         # A reference may hold `=` (a SAS in a URL), a path hardly ever does.

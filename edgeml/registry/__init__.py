@@ -4,6 +4,8 @@ The face of this room:
 
     prepare(experiment)                           make the MLflow store ahead of its first use
     register(run, name, override) -> Registered   register what a run released
+    publish(version) -> id, created               register a version in the Azure ML workspace as well
+    trace(what) -> [Trace]                        from a model, image, job, commit or fingerprint to the others
     versions(name) -> [Version]                   what is registered
     find(reference) -> Version                    NAME:VERSION, NAME@ALIAS, or NAME for its champion
     path(version) -> folder                       the model's verified files
@@ -16,8 +18,9 @@ one version. Its files lie under `.edgeml/models/<sha256>/`; names, versions, al
 in MLflow, on SQLite under `.edgeml/` unless settings name another tracking server.
 """
 
-from edgeml.registry.models import CHAMPION, Registered, find, path, register, set_alias, set_tags, versions
+from edgeml.registry.models import CHAMPION, Registered, find, path, publish, register, set_alias, set_tags, versions
 from edgeml.registry.store import Version, prepare
+from edgeml.registry.trace import trace
 
 __all__ = [
     "CHAMPION",
@@ -26,8 +29,10 @@ __all__ = [
     "find",
     "path",
     "prepare",
+    "publish",
     "register",
     "set_alias",
     "set_tags",
+    "trace",
     "versions",
 ]

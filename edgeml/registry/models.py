@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import shutil
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeml import project
@@ -28,6 +29,29 @@ class Registered(NamedTuple):
 
     version: Version
     created: bool
+
+
+AZUREML = "azureml"
+PUBLISHED = "azureml"  # the tag of a version that is in the workspace too: its id there
+
+
+def publish(version: Version, say: Callable[[str], None] = lambda _: None) -> tuple[str, bool]:
+    """Register a version in the Azure ML workspace as well; returns its id there and whether it was made just now.
+
+    The tags of the version here go with it, and its id there becomes one. Raises EdgemlError, exit code 1.
+    """
+    from edgeml import settings as all_settings
+    from edgeml.azure import models
+    from edgeml.azure.workspace import Workspace
+
+    settings = all_settings.load()
+    tags = {key: value for key, value in version.tags.items() if key != PUBLISHED}
+    tags |= {"edgeml.version": str(version.version), "job": version.tags.get("run", "")}
+    done = models.publish(Workspace(settings), version.name, version.sha256, path(version), tags, say)
+    if version.tags.get(PUBLISHED) != done.id:
+        with store.lock(), store.writing(all_settings.tracking_uri(settings)) as client:
+            client.set_model_version_tag(version.name, str(version.version), PUBLISHED, done.id)
+    return done.id, done.created
 
 
 def register(run: str = "", name: str = "", override: str | None = None) -> Registered:

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from edgeml.check import RULES, check, render, settings, tools
-from edgeml.settings import SECRETS, Settings
+from edgeml.settings import SECRET_NAMES, SECRETS, Edge, Kubernetes, Settings, VirtualMachine
 
 BAD = Path(__file__).parents[1] / "corpus/bad"
 SCHEMA = Path(__file__).parent / "sarif-2.1.0.schema.json"
@@ -98,9 +98,15 @@ def test_the_settings_keys_are_those_of_the_settings() -> None:
     model = {
         section: {key for key in field.annotation.model_fields if key not in SECRETS}
         for section, field in Settings.model_fields.items()
+        if section != settings.COMPUTE
     }
     assert {section: set(keys) for section, keys in settings.KEYS.items()} == model
     assert {key for keys in settings.SECRETS.values() for key in keys} == set(SECRETS)
+    kinds = {"kubernetes": Kubernetes, "vm": VirtualMachine, "edge": Edge}
+    assert {kind: set(keys) for kind, keys in settings.KINDS.items()} == {
+        kind: set(model.model_fields) for kind, model in kinds.items()
+    }
+    assert settings._SECRET.pattern == SECRET_NAMES.pattern
 
 
 def test_what_azure_needs_can_come_from_the_environment(tmp_path: Path) -> None:
@@ -108,7 +114,10 @@ def test_what_azure_needs_can_come_from_the_environment(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "edgeml", "check", "--ready", "azure", "edgeml.toml"]
     given = {
         "EDGEML_STORAGE_ACCOUNT_URL": "https://rows.blob.region.stamp.example",
-        "EDGEML_REGISTRY_TRACKING_URI": "azureml://w",
+        **{
+            f"EDGEML_AZURE_{key}": "x"
+            for key in ("TENANT_ID", "CLIENT_ID", "SUBSCRIPTION_ID", "RESOURCE_GROUP", "WORKSPACE")
+        },
     }
     assert subprocess.run(command, cwd=tmp_path, env=given, capture_output=True).returncode == 0
     del given["EDGEML_STORAGE_ACCOUNT_URL"]

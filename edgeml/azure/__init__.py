@@ -1,0 +1,1 @@
+"""The cloud half: the Azure ML workspace, its compute, jobs and models."""

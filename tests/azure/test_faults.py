@@ -1,0 +1,44 @@
+"""Many faults, seeded: no job submitted twice, no model registered twice, none lost. A thousand: the benchmark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.azure import contract, cycles
+from tests.azure.running import Running
+
+SEEDS = (1, 2, 3)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_cycles_of_submit_wait_and_register_survive_faults(running: Running, project: Path, seed: int) -> None:
+    done = cycles.run(running, project, cycles=2, rate=0.15, seed=seed)
+    assert done.thrown >= 3, "a die that throws nothing tests nothing"
+    assert done.problems == []
+
+
+def test_the_contract_finds_what_the_models_do_not_have() -> None:
+    good = {
+        "location": "x",
+        "properties": {"computeType": "VirtualMachine", "properties": {"address": "a", "sshPort": 22}},
+    }
+    assert contract.errors("computes", "PUT", good) == []
+    inner = good["properties"]["properties"]  # type: ignore[index]
+    for change, said in (
+        ({"adress": "a"}, "has no field 'adress'"),
+        ({"sshPort": "22"}, "must be int, not str"),
+        ({"sshPort": True}, "must be int, not bool"),
+        ({"administratorAccount": "root"}, "must be an object, not str"),
+    ):
+        found = contract.errors(
+            "computes", "PUT", {**good, "properties": {**good["properties"], "properties": {**inner, **change}}}
+        )  # type: ignore[dict-item]
+        assert len(found) == 1 and said in found[0]
+    assert (
+        "only the service writes it"
+        in contract.errors("jobs", "PUT", {"properties": {"jobType": "Pipeline", "status": "Running"}})[0]
+    )
+    assert "lacks 'dataUri'" in contract.errors("data", "PUT", {"properties": {"dataType": "uri_folder"}})[0]
+    assert contract.errors("jobs", "PATCH", {"a": 1}) != []
