@@ -43,7 +43,6 @@ VERBS = {
     "rollback": "open the pull request that takes a site back",
     "report": "write a run's report: one HTML page and its plots",
     "infra": "the edge VM, the cloud side and the repository as code",
-    "compute": "look at the machines that pipelines run on",
     "demo": "the whole loop on this machine, from private rows to a model that answers",
 }
 
