@@ -26,7 +26,7 @@ from pydantic_settings import (
 from edgeml.errors import EdgemlError
 from edgeml.project import SETTINGS_FILE, STATE_FOLDER, root
 
-SECRETS = {"storage": ("account_key", "sas_token"), "image": ("password",)}
+SECRETS = {"storage": ("account_key", "sas_token"), "image": ("password", "signing_key")}
 # Names under which people have put a secret into a settings file; none is a key, and none may be committed.
 SECRET_NAMES = re.compile(r"(^|_)(secret|password|passphrase|token|private_key|ssh_key|account_key|access_key)s?$")
 COMPUTE_PREFIX = "EDGEML_COMPUTE_"
@@ -77,6 +77,7 @@ class Image(Section):
     memory_mb: int = Field(default=512, ge=64, description="most memory of the scoring server")
     username: str = Field(default="", description="user of the container registry; empty: docker's configuration")
     password: SecretStr | None = Field(default=None, description="environment only: password of that user")
+    signing_key: SecretStr | None = Field(default=None, description="environment only: the key that signs, as PEM")
 
 
 class Azure(Section):

@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
-from edgeml.settings import Edge, Kubernetes, Settings, VirtualMachine
+from edgeml.check.settings import TABLES
+from edgeml.settings import Edge, Kubernetes, Settings, Site, VirtualMachine
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -46,7 +48,7 @@ def test_links_and_named_files_exist(page: Path) -> None:
 def settings_table() -> str:
     rows = []
     for section, field in Settings.model_fields.items():
-        if section != "compute":
+        if section not in TABLES:
             for key, spec in field.annotation.model_fields.items():  # type: ignore[union-attr]
                 default = (
                     ""
@@ -59,9 +61,8 @@ def settings_table() -> str:
     return "\n".join(rows)
 
 
-def compute_table() -> str:
-    """One row for each key of a compute target, with the kinds that have it."""
-    kinds = {"kubernetes": Kubernetes, "vm": VirtualMachine, "edge": Edge}
+def table_of(kinds: dict[str, type[BaseModel]]) -> str:
+    """One row for each key of a compute target or a site, with the kinds that have it."""
     rows: dict[tuple[str, str, str], list[str]] = {}
     for kind, model in kinds.items():
         for key, spec in model.model_fields.items():
@@ -78,7 +79,8 @@ def _shown(default: object) -> str:
 def test_the_settings_page_lists_every_key() -> None:
     page = (ROOT / "docs/settings.md").read_text()
     assert settings_table() in page, f"docs/settings.md should hold:\n{settings_table()}"
-    assert compute_table() in page, f"docs/settings.md should hold:\n{compute_table()}"
+    for kinds in ({"kubernetes": Kubernetes, "vm": VirtualMachine, "edge": Edge}, {"edge-vm": Site}):
+        assert table_of(kinds) in page, f"docs/settings.md should hold:\n{table_of(kinds)}"
 
 
 def test_the_readme_shows_the_tree_as_it_is() -> None:

@@ -76,7 +76,7 @@ KINDS: dict[str, dict[str, type]] = {
     "vm": {**_SSH, "resource_id": str},
     "edge": {**_SSH, "folder": str},
 }
-SECRETS: dict[str, tuple[str, ...]] = {"storage": ("account_key", "sas_token"), "image": ("password",)}
+SECRETS: dict[str, tuple[str, ...]] = {"storage": ("account_key", "sas_token"), "image": ("password", "signing_key")}
 _SECRET = re.compile(r"(^|_)(secret|password|passphrase|token|private_key|ssh_key|account_key|access_key)s?$")
 READY = {
     "azure": (

@@ -16,21 +16,29 @@ it fails the old one serves on. Exit code 0: it serves. 1: refused, or rolled ba
 EXAMPLES = [
     "edgeml deploy staging --ref v1.4.0",
     "edgeml deploy staging --ref v1.4.0 --json | jq .outcome",
+    "edgeml deploy --list",
     "edgeml deploy bench --ungated                  # the record in this checkout, to try a site out",
 ]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("site", help="one of sites.order")
+    parser.add_argument("site", nargs="?", default="", help="one of sites.order")
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--ref", metavar="TAG", help="a release tag, v1.2.3, which the gate is asked about")
+    which.add_argument("--list", action="store_true", help="print the sites that have a record here, in their order")
     which.add_argument("--ungated", action="store_true", help="the record in this checkout, asked of nobody")
     parser.add_argument("--json", action="store_true", help="print what became of it as JSON")
 
 
 def execute(args: argparse.Namespace) -> int:
     from edgeml.commands.gate import show
+    from edgeml.errors import EdgemlError
     from edgeml.gitops import deploy
+
+    if args.list:
+        return _list(as_json=args.json)
+    if not args.site:
+        raise EdgemlError("name the site to deploy to; `edgeml deploy --list` shows those that have a record")
 
     def say(line: str) -> None:
         print(f"edgeml: {line}", file=sys.stderr, flush=True)
@@ -48,3 +56,17 @@ def execute(args: argparse.Namespace) -> int:
         print(f"{args.site}  {rollout.outcome}: {record.model}" + (f"; {rollout.reason}" if rollout.reason else ""))
         print(f"  image  {record.image}")
     return 0 if rollout.outcome in deploy.SERVES else 1
+
+
+def _list(*, as_json: bool) -> int:
+    """The sites of `sites.order` whose records are in this checkout: what a release can reach."""
+    import os
+
+    from edgeml import project, settings, workflow
+    from edgeml.gitops import record
+
+    root = project.root_folder()
+    sites = [site for site in settings.load().sites.order if os.path.isfile(os.path.join(root, record.path_of(site)))]
+    workflow.tell(sites=json.dumps(sites))
+    print(json.dumps(sites) if as_json else "\n".join(sites))
+    return 0

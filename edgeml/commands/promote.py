@@ -38,9 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
+    from edgeml import workflow
     from edgeml.gitops.promote import promote
 
     outcome = promote(args.model, args.site, image=args.image, kind=args.kind, dry_run=args.dry_run)
+    workflow.tell(branch=outcome.proposal.branch if outcome.action in ("opened", "updated") else "")
     show(outcome, args.json)
     return 0
 

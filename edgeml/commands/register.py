@@ -31,10 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    from edgeml import registry
+    from edgeml import registry, workflow
 
     version, created = registry.register(args.run, args.name, args.override)
     published = _published(version, args.to)
+    workflow.tell(model=str(version))
     if args.json:
         print(json.dumps(document(version) | {"created": created} | published, indent=2))
         return 0

@@ -14,11 +14,16 @@ if TYPE_CHECKING:
 HELP = """Show what each site should run, by its record in this checkout, and what it runs.
 
 Exit code 0: every site runs what its record says, and answers. 1: one does not."""
-EXAMPLES = ["edgeml status", "edgeml status production --json"]
+EXAMPLES = [
+    "edgeml status",
+    "edgeml status production --json",
+    "edgeml status --issue                             # each day, in a workflow: one issue that says what is wrong",
+]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("site", nargs="?", default="", help="one site (default: all of sites.order)")
+    parser.add_argument("--issue", action="store_true", help="keep one issue on GitHub that says what is wrong, if so")
     parser.add_argument("--json", action="store_true", help="print the sites as JSON")
 
 
@@ -29,6 +34,10 @@ def execute(args: argparse.Namespace) -> int:
     if not sites:
         raise EdgemlError('no site is declared; name them in edgeml.toml: [sites] order = ["staging", "production"]')
     told = [_look(site) for site in sites]
+    if args.issue:
+        from edgeml.gitops import watch
+
+        watch.tell(told, lambda line: print(f"edgeml: {line}", file=sys.stderr))
     if args.json:
         print(json.dumps({"version": 1, "sites": told}, indent=2))
     else:

@@ -33,12 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    from edgeml import records, settings, targets
+    from edgeml import records, settings, targets, workflow
     from edgeml.commands.run import pairs
 
     target = targets.chosen(args.target, args.pipeline, settings.load())
     done = target.submit(args.pipeline, pairs(args.input, "--input"), say, supersede=args.supersede)
     records.keep(done.job, target.name, args.pipeline)
+    workflow.tell(job=done.job)
     if args.json:
         print(json.dumps({**done._asdict(), "target": target.name}, indent=2))
         return 0

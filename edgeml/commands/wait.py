@@ -33,11 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    from edgeml import records, settings, targets
+    from edgeml import records, settings, targets, workflow
     from edgeml.commands.submit import say
 
     target = targets.of(records.target_of(args.job, args.target), settings.load())
     ended = target.wait(args.job, say, seconds=args.deadline * 60, poll=args.poll)
+    workflow.tell(state=ended.state, run=ended.run)
     if args.json:
         print(json.dumps(ended._asdict(), indent=2))
     else:

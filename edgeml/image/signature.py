@@ -33,7 +33,12 @@ _MOST = 64  # signatures that are looked at
 
 
 def key(path: str) -> EllipticCurvePrivateKey:
-    """The key that signs: the file that is named, else this project's own, which is made on its first use."""
+    """The key that signs: the file that is named, else that of the environment, else this project's own, made once."""
+    from edgeml import settings
+
+    given = settings.load().image.signing_key
+    if given is not None and not path:
+        return _parsed(given.get_secret_value().encode(), "EDGEML_IMAGE_SIGNING_KEY")
     named = path or os.path.join(parts.folder(), KEY)
     if not path and not os.path.exists(named):
         _make(named)
@@ -209,19 +214,24 @@ def _make(path: str) -> None:
 
 
 def _load(path: str) -> EllipticCurvePrivateKey:
-    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
     try:
         with open(path, "rb") as file:
             if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
                 raise EdgemlError(f"the signing key {path} can be read by others; call `chmod 600` on it", 1)
-            found = load_pem_private_key(file.read(1 << 16), None)
+            content = file.read(1 << 16)
     except OSError as error:
         raise EdgemlError(f"the signing key {path} cannot be read ({error.strerror}); correct image.key", 1) from None
-    except (ValueError, TypeError):
-        found = None
+    return _parsed(content, path)
+
+
+def _parsed(content: bytes, where: str) -> EllipticCurvePrivateKey:
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    found: object = None
+    with contextlib.suppress(ValueError, TypeError):
+        found = load_pem_private_key(content, None)
     if not isinstance(found, EllipticCurvePrivateKey) or not isinstance(found.curve, SECP256R1):
         make = "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256"
-        raise EdgemlError(f"{path} is no plain ECDSA P-256 key in PEM; make one with `{make}`", 1)
+        raise EdgemlError(f"{where} is no plain ECDSA P-256 key in PEM; make one with `{make}`", 1)
     return found
