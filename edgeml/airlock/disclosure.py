@@ -26,6 +26,7 @@ DEGREES_OF_FREEDOM = 10  # ABS DataLab, acro
 POINTS = 101  # of a curve; a full one has a threshold for every row's score
 _COARSE = 200  # parts of a column's range: what is told more coarsely is rounded
 _LIKELY = 0.05  # rows that would fit a quantile by chance, for one that fits it to be the one
+_REMEMBERED = 4096  # keys of one object: where there are more they are hardly met again
 PER_ROW = 30  # elements from which on a list as long as the table is taken to have one for each row
 
 COUNT = Rule(
@@ -90,6 +91,7 @@ _QUANTILES = _set("median quantile quantiles percentile percentiles quartile qua
 _PERCENT = re.compile(r"[0-9]{1,2}(\.[0-9]+)?%|p[0-9]{1,2}|q[0-9]{1,2}")
 _RECORD_WORDS = _set("predictions predicted probabilities proba probas residuals shap")
 _RECORD_KEYS = re.compile(r"(y_?(true|pred|score|prob|proba|hat))s?|(row|record|patient|sample)_?(ids?|index|indices)")
+_TOTALS = _set("sum total")
 _CURVES = _set("roc thresholds fpr tpr precision recall pr")
 _FREEDOMS = re.compile(r"(residual_)?(dof|df|degrees_of_freedom)(_resid(ual)?)?")
 _LABELS = re.compile(r"\s*(min|max|[0-9]{1,2}(?:\.[0-9]+)?%)\s")
@@ -120,7 +122,9 @@ class _Place:
     def inner(self, key: str) -> _Place:
         place = self._inner.get(key)
         if place is None:
-            place = self._inner[key] = _Place((*self.path, key), self._names)
+            place = _Place((*self.path, key), self._names)
+            if len(self._inner) < _REMEMBERED:
+                self._inner[key] = place
         return place
 
     @cached_property
@@ -154,6 +158,10 @@ class _Place:
         if not extreme and not set(words) & _QUANTILES and not any(_PERCENT.fullmatch(key) for key in self.keys):
             return "", False
         return self._names.column(words), extreme
+
+    @cached_property
+    def total(self) -> bool:
+        return bool(set(_words(self.path[-1])) & _TOTALS)
 
     @cached_property
     def says(self) -> bool:
@@ -243,6 +251,7 @@ class _Names:
         return ".".join(["$", *told])
 
 
+_SHAPES = (dict, list)
 _PLAIN = json.JSONDecoder(parse_int=float)
 _EXACT = json.JSONDecoder(parse_float=_Number.read, parse_int=_Number.read, parse_constant=lambda _: None)
 
@@ -267,17 +276,16 @@ def _walk(root: _Place, document: Any) -> Iterator[tuple[_Place, Any]]:
         place, value = stack.pop()
         yield place, value
         if isinstance(value, dict):
-            children = ((place.inner(key), child) for key, child in value.items())
+            for key, child in value.items():
+                if isinstance(child, _SHAPES):
+                    stack.append((place.inner(key), child))
+                elif isinstance(child, float) and place.inner(key).says:
+                    yield place.inner(key), child
         elif isinstance(value, list):
             inner = place.inner("[]")
-            children = ((inner, child) for child in value)
-        else:
-            continue
-        for where, child in children:
-            if isinstance(child, list | dict):
-                stack.append((where, child))
-            elif isinstance(child, float) and where.says:
-                yield where, child
+            stack += [(inner, child) for child in value if isinstance(child, _SHAPES)]
+            if inner.says:
+                yield from ((inner, child) for child in value if isinstance(child, float))
 
 
 def _words(key: str) -> tuple[str, ...]:
@@ -350,10 +358,10 @@ def _long(file: str, place: _Place, value: list[Any] | dict[str, Any], private: 
 
 def _dominance(file: str, place: _Place, group: dict[str, Any]) -> Iterator[Finding]:
     """A group that gives its total and its largest contributor (or its two largest)."""
-    if not any("sum" in key.lower() or "total" in key.lower() for key in group):
+    if not any(place.inner(key).total for key in group):
         return
     numbers = {_words(key): float(value) for key, value in group.items() if type(value) in (float, _Number)}
-    total = next((value for words, value in numbers.items() if set(words) & {"sum", "total"} and value > 0), None)
+    total = next((value for words, value in numbers.items() if set(words) & _TOTALS and value > 0), None)
     if total is None:
         return
     largest = [value for words, value in numbers.items() if set(words) & {"max", "maximum", "largest", "second"}]

@@ -39,7 +39,7 @@ _COMBINATIONS = 64  # of buckets that one key's numbers may stand for
 _WAITING = 1 << 18  # rows that share a key with the numbers
 _HITS = 1 << 16
 _PIECE = 1 << 16
-_SAMPLE = 1 << 14  # numbers by which it is told how fine buckets may be
+_SAMPLE = 1 << 13  # numbers by which it is told how fine buckets may be
 
 
 class _Key(NamedTuple):
