@@ -365,8 +365,9 @@ def check_options(options: argparse.Namespace, contract: Contract) -> None:
         known = ", ".join(ALGORITHMS[contract.task])
         raise Refusal(f"{options.algorithm} is not for {contract.task}; choose one of {known}")
     lowest = max(LOWEST_LEAF, contract.k)
-    if options.min_samples_leaf < lowest:
-        raise Refusal(f"a leaf of fewer than {lowest} rows could point at a person; min_samples_leaf must be {lowest}")
+    least = 2 * lowest if options.algorithm == "random_forest" else lowest  # a bootstrap counts rows several times
+    if options.min_samples_leaf < least:
+        raise Refusal(f"a leaf of fewer than {lowest} rows could point at a person; min_samples_leaf must be {least}")
     if options.folds == 1:
         raise Refusal("one fold leaves nothing to train on; give 0 for no cross-validation, or 2 or more")
 
@@ -440,7 +441,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--learning-rate", type=float, default=0.1, help="gradient_boosting")
     parser.add_argument("--max-iter", type=int, default=100, help="trees, or iterations of the solver")
     parser.add_argument("--max-leaf-nodes", type=int, default=31, help="gradient_boosting, random_forest")
-    parser.add_argument("--min-samples-leaf", type=int, default=20, help="gradient_boosting, random_forest; 10 or more")
+    parser.add_argument(
+        "--min-samples-leaf", type=int, default=20, help="gradient_boosting (10 or more), random_forest (20)"
+    )
     parser.add_argument("--l2", type=float, default=1.0, help="penalty on weights (not random_forest)")
     parser.add_argument("--hidden-units", type=int, default=32, help="mlp")
     parser.add_argument("--folds", type=int, default=5, help="folds of the cross-validation, 0 for none")

@@ -211,6 +211,7 @@ def test_thresholds_between_neighbouring_floats(
     [
         ({}, {"min_samples_leaf": 9}, "min_samples_leaf must be 10"),
         ({"k: 10": "k: 25"}, {}, "min_samples_leaf must be 25"),
+        ({}, {"algorithm": "random_forest", "min_samples_leaf": 19}, "min_samples_leaf must be 20"),
         ({}, {"algorithm": "ridge"}, "ridge is not for classification; choose one of gradient_boosting"),
         ({}, {"folds": 1}, "give 0 for no cross-validation"),
         ({"{type: string, unique: true": "{type: string"}, {"max_iter": 1}, None),
