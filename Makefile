@@ -7,7 +7,7 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --group build --universal --pyth
 
 APART := $(addprefix tests/,airlock check components conformance pipeline registry report)
 
-.PHONY: help setup demo test lint format lock bench bench-ingest bench-run bench-demo bench-check bench-airlock bench-submit clean
+.PHONY: help setup demo demo-azure test lint format lock bench bench-ingest bench-run bench-demo bench-check bench-airlock bench-submit clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -17,6 +17,9 @@ setup: $(VENV)/.runtime ## create .venv with the locked packages
 
 demo: $(VENV)/.runtime ## the whole loop on this machine: private rows in, registered model out
 	@$(BIN)/edgeml demo
+
+demo-azure: $(VENV)/.dev ## the demo through a loopback Azure, every call of the SDK shown
+	@$(BIN)/python -m tests.azure.demo
 
 test: $(VENV)/.dev ## all tests; installs Node, Chromium and the rest where they are missing
 	@# What needs neither servers nor a machine to itself runs on all processors, the rest by itself.
