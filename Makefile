@@ -5,9 +5,7 @@ BIN := $(VENV)/bin
 COMPILE := $(BIN)/uv pip compile pyproject.toml --group build --universal --python-version 3.11 \
 	--generate-hashes --no-header --no-annotate --quiet
 
-APART := $(addprefix tests/,airlock check components conformance gitops pipeline registry report)
-
-.PHONY: help setup demo demo-edge test lint format lock bench bench-ingest bench-run bench-demo bench-check bench-airlock bench-submit clean
+.PHONY: help setup demo demo-edge demo-azure test lint format lock bench bench-ingest bench-run bench-demo bench-check bench-airlock bench-submit clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -21,10 +19,11 @@ demo: $(VENV)/.runtime ## the whole loop on this machine: private rows in, regis
 demo-edge: $(VENV)/.dev ## the same on an edge VM, a real SSH server in namespaces of its own (as root)
 	@$(BIN)/python -m tests.edge.vm -- $(BIN)/edgeml demo --target edge
 
+demo-azure: $(VENV)/.dev ## the demo through a loopback Azure, every call of the SDK shown
+	@$(BIN)/python -m tests.azure.demo
+
 test: $(VENV)/.dev ## all tests; installs Node, Chromium and the rest where they are missing
-	@# What needs neither servers nor a machine to itself runs on all processors, the rest by itself.
-	@$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS) $(APART)
-	@$(BIN)/python -m pytest $(PYTEST_ARGS) $(addprefix --ignore=,$(APART))
+	@$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev ## style, types, pipelines
 	@$(BIN)/ruff check .

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgeml.azure.workspace import Workspace
 
 # The storage SDK would wait 15 seconds before it tries again; what lasts longer is waited out by `patiently`.
-RETRY = {"retry_total": 3, "initial_backoff": 0.5, "increment_base": 2.0}
+RETRY: dict[str, Any] = {"retry_total": 3, "initial_backoff": 0.5, "increment_base": 2.0}
 AT_ONCE = 8  # uploads; the blobs are small, so their number of round trips is what counts
 
 
@@ -73,8 +73,10 @@ def put(container: ContainerClient, files: Iterable[tuple[str, str]], folder: st
             content = stream.read()
         try:
             container.upload_blob(f"{folder}/{name}" if folder else name, content, overwrite=False)
-        except ResourceExistsError:
-            return
+        except ResourceExistsError as error:
+            # Any conflict has this type; only one of them means that the content lies there.
+            if getattr(error, "error_code", "") != "BlobAlreadyExists":
+                raise
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         list(pool.map(one, files))

@@ -62,6 +62,7 @@ class Service:
         self.gone = False
         self.denied: tuple[str, str] | None = None  # method and kind of what this identity may not do
         self.on_completed: Callable[[str, Job], None] = lambda name, job: None
+        self.on_created: Callable[[str, Job], None] = lambda name, job: None
         self._lock = threading.RLock()
         self.reset()
 
@@ -71,7 +72,7 @@ class Service:
         self.wrong = []
         self.plan, self.token_seconds, self.slow_operations = ["Queued", "Running", "Completed"], 3600, 0
         self.gone, self.denied = False, None
-        self.on_completed = lambda name, job: None
+        self.on_completed = self.on_created = lambda name, job: None
         self.state.datastores["workspaceblobstore"] = {
             "datastoreType": "AzureBlob",
             "accountName": loop.STORE,
@@ -362,6 +363,7 @@ class Service:
         self.state.jobs[name] = Job(
             properties, list(self.plan), steps=dict.fromkeys(properties.get("jobs") or {}, "NotStarted")
         )
+        self.on_created(name, self.state.jobs[name])
         return Answer(201, self._shown_job(name))
 
     def _unresolved(self, properties: dict[str, Any]) -> str:

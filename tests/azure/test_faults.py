@@ -42,3 +42,21 @@ def test_the_contract_finds_what_the_models_do_not_have() -> None:
     )
     assert "lacks 'dataUri'" in contract.errors("data", "PUT", {"properties": {"dataType": "uri_folder"}})[0]
     assert contract.errors("jobs", "PATCH", {"a": 1}) != []
+
+
+def test_an_upload_that_met_another_conflict_is_made_again(running: Running, project: Path, tmp_path: Path) -> None:
+    """A blob that is there answers 409; so does a lease, or a container on its way out, and then nothing is there."""
+    from edgeml import settings
+    from edgeml.azure import models
+    from edgeml.azure.workspace import Workspace
+
+    (tmp_path / "model.onnx").write_bytes(b"a model of this test")
+    sha256 = cycles.digest(tmp_path / "model.onnx")
+    running.cloud.fail("409", lambda request: request.path.endswith("/model.onnx"))
+    for created in (True, False):
+        done = models.publish(
+            Workspace(settings.load()), "m", sha256, str(tmp_path), {"model.sha256": sha256}, lambda _: None
+        )
+        assert done.created is created
+    assert running.cloud.thrown == ["409"]
+    assert running.container().download_blob(f"edgeml/models/{sha256}/model.onnx").readall() == b"a model of this test"
