@@ -62,7 +62,10 @@ def checkout(storage_install: Path, tmp_path: Path) -> Path:
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
-    (folder / ".edgeml").mkdir()
+    parts = storage_install / "image/parts"  # what images are made of: fetched once
+    parts.mkdir(parents=True, exist_ok=True)
+    (folder / ".edgeml/image").mkdir(parents=True)
+    (folder / ".edgeml/image/parts").symlink_to(parts)
     for part in ("azurite", "node"):
         (folder / ".edgeml" / part).symlink_to(storage_install / part)
     (folder / ".venv").symlink_to(sys.prefix)

@@ -53,6 +53,11 @@ def test_the_loop_ends_in_a_registered_model_and_is_not_done_twice(checkout: Pat
     }, "only the container is read again: it might have changed"
     assert (second["model"], second["created"]) == ("breast-cancer:1", False)
 
+    # It is packaged and asked, from its image where this machine can make one, and the same image again.
+    assert first["image"] == second["image"]
+    assert first["score"]["answer"]["predictions"][0]["label"] in ("benign", "malignant")
+    assert first["score"]["answer"] == second["score"]["answer"]
+
     outputs = [
         (step["node"], name, o["zone"]) for step in first["record"]["steps"] for name, o in step["outputs"].items()
     ]

@@ -28,7 +28,7 @@ def execute(args: argparse.Namespace) -> int:
     from edgeml import demo
 
     done = demo.loop(lambda line: print(line, file=sys.stderr), args.target)
-    print(json.dumps(done._asdict(), indent=2) if args.json else summary(done))
+    print(json.dumps(done._asdict() | {"score": done.score._asdict()}, indent=2) if args.json else summary(done))
     return 0
 
 

@@ -118,10 +118,10 @@ def start_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callabl
     def start(folder: Path) -> Running:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            host = "127.0.0.1:%d" % free.getsockname()[1]
+            host = f"127.0.0.1:{free.getsockname()[1]}"
         config = tmp_path_factory.mktemp("registry") / "config.yml"
         config.write_text(
-            f"version: 0.1\nlog: {{level: fatal, accesslog: {{disabled: true}}}}\n"
+            f"version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n"
             f"storage: {{filesystem: {{rootdirectory: {folder}}}}}\nhttp: {{addr: '{host}'}}\n"
         )
         quiet = subprocess.DEVNULL
@@ -133,7 +133,7 @@ def start_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callabl
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", int(host[10:])), 1):
                 return Running(host, folder)
             time.sleep(0.02)
-        pytest.skip("docker-registry does not start here")
+        pytest.fail(f"docker-registry does not start: {processes[-1].poll()}")
 
     yield start
     for process in processes:

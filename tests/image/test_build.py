@@ -112,7 +112,7 @@ def test_buildah_builds_the_same_image(here: Path, packaged: Packaged, tmp_path:
 
 
 def test_a_builder_that_is_not_there_is_one_sentence(here: Path) -> None:
-    with pytest.raises(EdgemlError, match="--builder docker: .*docker.*or take --builder embedded"):
+    with pytest.raises(EdgemlError, match=r"--builder docker: .*docker.*or take --builder embedded"):
         builders.chosen("docker")
     with pytest.raises(EdgemlError, match="there is no builder 'kaniko'"):
         builders.chosen("kaniko")
@@ -125,7 +125,7 @@ def test_the_embedded_builder_refuses_what_it_would_leave_out(line: str) -> None
     text = (Path(__file__).parents[2] / "environments/scoring/Dockerfile").read_text()
     arguments = {"MODEL_NAME": "m", "MODEL_VERSION": "1"}
     assert assemble.last_stage(text, arguments)["User"] == "10001:10001"
-    with pytest.raises(EdgemlError, match="builder docker|does not know HEALTHCHECK"):
+    with pytest.raises(EdgemlError, match=r"builder docker|does not know HEALTHCHECK"):
         assemble.last_stage(f"{text}\n{line}\n", arguments)
 
 
@@ -139,7 +139,7 @@ def test_a_wheel_that_is_not_in_the_lock_is_refused(here: Path, packaged: Packag
     shutil.copytree(wheels, context / "wheels")
     victim = next((context / "wheels").glob("packaging-*"))
     victim.write_bytes(victim.read_bytes() + b"\0")
-    with pytest.raises(EdgemlError, match="packaging.* is not in the lock"):
+    with pytest.raises(EdgemlError, match=r"packaging.* is not in the lock"):
         assemble.build(str(context), below, wanted, images)
 
 
@@ -152,9 +152,9 @@ def test_a_server_that_answers_otherwise_or_too_slowly_or_not_at_all_is_not_publ
     other = answers._replace(outputs=[dict(entry, data=entry["data"][::-1]) for entry in answers.outputs])
     with pytest.raises(EdgemlError, match="does not give the golden answer"):
         prove.image(run, "breast-cancer", other, 5000, 512)
-    with pytest.raises(EdgemlError, match="one row takes .* image.latency_ms is 0.001"):
+    with pytest.raises(EdgemlError, match=r"one row takes .* image.latency_ms is 0.001"):
         prove.image(run, "breast-cancer", answers, 0.001, 512)
-    with pytest.raises(EdgemlError, match="the server takes .* MB, image.memory_mb is 4"):
+    with pytest.raises(EdgemlError, match=r"the server takes .* MB, image.memory_mb is 4"):
         prove.image(run, "breast-cancer", answers, 5000, 4)
     with pytest.raises(EdgemlError, match="does not get ready"):
         prove.image(run._replace(environment=run.environment | {"EDGEML_SERVE_PORT": "no"}), "m", answers, 1, 1)
