@@ -21,6 +21,7 @@ from edgeml.image.remote import Remote
 from tests.engine.daemon import Daemon, started
 from tests.release_builder import run_folder
 
+ROOT = Path(__file__).parents[2]
 MODEL = "breast-cancer"
 
 
@@ -94,9 +95,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         pytest.skip("leading traffic from one container to another needs nftables and root")
     folder = tmp_path_factory.mktemp("world")
     project = folder / "project"
-    (project / ".edgeml").mkdir(parents=True)
+    parts = ROOT / ".edgeml/image/parts"  # what images are made of: fetched once for a checkout
+    parts.mkdir(parents=True, exist_ok=True)
+    (project / ".edgeml/image").mkdir(parents=True)
+    (project / ".edgeml/image/parts").symlink_to(parts)
     (project / "edgeml.toml").write_text(f'[registry]\nmodel = "{MODEL}"\n')
-    shutil.copytree(Path(__file__).parents[2] / "environments", project / "environments")
+    shutil.copytree(ROOT / "environments", project / "environments")
     (folder / "registry").mkdir()
     with started() as daemon, registry(folder / "registry") as host, pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
