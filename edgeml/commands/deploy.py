@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--ref", metavar="TAG", help="a release tag, v1.2.3, which the gate is asked about")
     which.add_argument("--list", action="store_true", help="print the sites that have a record here, in their order")
+    which.add_argument("--restore", action="store_true", help="have the known good serve again, as after a reboot")
     which.add_argument("--ungated", action="store_true", help="the record in this checkout, asked of nobody")
     parser.add_argument("--json", action="store_true", help="print what became of it as JSON")
 
@@ -43,6 +44,11 @@ def execute(args: argparse.Namespace) -> int:
     def say(line: str) -> None:
         print(f"edgeml: {line}", file=sys.stderr, flush=True)
 
+    if args.restore:
+        from edgeml.gitops.sites import edge_vm
+
+        print(json.dumps(edge_vm.restore(args.site)["sites"], indent=2))
+        return 0
     try:
         done = deploy.deploy_ungated(args.site, say) if args.ungated else deploy.deploy(args.site, args.ref, say)
     except deploy.Refused as refused:

@@ -24,9 +24,6 @@ Say = Callable[[str], None]
 
 KINDS = {
     "edge-vm": "edgeml.gitops.sites.edge_vm",
-    "kubernetes": "edgeml.gitops.sites.kubernetes",
-    "azureml-online": "edgeml.gitops.sites.azureml_online",
-    "app-service": "edgeml.gitops.sites.app_service",
 }
 DEPLOYED, UNCHANGED, ROLLED_BACK, FAILED = "deployed", "unchanged", "rolled back", "failed"
 SERVES = frozenset({DEPLOYED, UNCHANGED})
@@ -86,4 +83,7 @@ def status(site: str) -> tuple[Record, Serving]:
 
 
 def _kind(record: Record) -> Any:
+    """The module of a site's kind. Raises EdgemlError, exit code 2, for a kind that has none yet."""
+    if record.kind not in KINDS:
+        raise EdgemlError(f"{record.site} is of the kind {record.kind}, which `edgeml deploy` cannot serve yet")
     return import_module(KINDS[record.kind])

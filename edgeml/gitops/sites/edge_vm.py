@@ -39,7 +39,7 @@ _REFUSALS = {
     "start": "the container could not be started at {site} ({what})",
     "stop": "the old container at {site} could not be stopped ({what})",
     "docker": "docker at {site} does not answer ({what}); start it there",
-    "no-docker": "there is no docker at {site}; see docs/edge.md for what a site needs",
+    "no-docker": "there is no docker at {site}; docs/deployment.md says what a site needs",
     "no-nftables": "there is no {what} at {site}, which the traffic is led by; install nftables (and sudo) there",
     "nftables": "the rule for the traffic could not be set at {site} ({what}); its user needs `sudo nft -f -`",
     "known-good": "the last known good container of {site} does not come up ({what}); see its docker logs there",
