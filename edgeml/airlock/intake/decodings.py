@@ -44,6 +44,7 @@ LOOKS = str.maketrans(
     | dict.fromkeys("\u00ad\u200b\u200c\u200d\u2060\ufeff\u180e", "")
 )
 
+_URL = bytes.maketrans(b"-_", b"+/")
 LAST = frozenset({"decimal commas"})  # nothing more is looked for in these
 
 Way: TypeAlias = Callable[[str, spans.Letters | None], Iterator[bytes | str]]
@@ -100,8 +101,8 @@ def _plain(data: bytes) -> bytes | None:
 
 
 def _base64(run: str) -> bytes:
-    kept = re.sub(r"\s", "", run).rstrip("=").translate(str.maketrans("-_", "+/"))
-    return base64.b64decode(kept[: len(kept) - (len(kept) % 4 == 1)] + "==="[: -len(kept) % 4])
+    kept = run.encode().translate(_URL, b" \t\r\n").rstrip(b"=")
+    return base64.b64decode(kept[: len(kept) - (len(kept) % 4 == 1)] + b"==="[: -len(kept) % 4])
 
 
 def _base32(run: str) -> bytes:

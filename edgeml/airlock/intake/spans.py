@@ -209,7 +209,7 @@ def _something(data: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
     follows = np.zeros((4, 4), dtype=bool)  # of each kind of byte what may come next
     follows[_TEXT, [_TEXT, _LEAD]] = follows[_LEAD, _REST] = follows[_REST, [_TEXT, _REST, _LEAD]] = True
-    kinds, starts = _beginnings()
+    kinds, starts, onnx = _beginnings()
     kind = kinds.take(data)
     text = kind[:, 0] != _REST
     for at in range(data.shape[1]):
@@ -217,6 +217,7 @@ def _something(data: NDArray[np.uint8]) -> NDArray[np.bool_]:
         if at:
             text &= follows[kind[:, at - 1], kind[:, at]]
     known = starts.take(data[:, 0].astype(np.int64) << 8 | data[:, 1])
+    known &= onnx.take(data[:, 2]) | ((data[:, 0] != 0x08) & (data[:, 0] != 0x12))
     # Of UTF-16 and UTF-32 nine letters of ten are below 0x250, with every other byte at most 2 (of 24 letters all
     # but two); or there is a mark.
     wide = ((data[:, 0:8:2] > 2).sum(axis=1) < 3) | ((data[:, 1:8:2] > 2).sum(axis=1) < 3)
@@ -225,8 +226,8 @@ def _something(data: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 @lru_cache(maxsize=1)
-def _beginnings() -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """What each byte can be in UTF-8, and which two bytes begin a known format (see `formats`)."""
+def _beginnings() -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.bool_]]:
+    """What each byte can be in UTF-8, which two begin a known format (see `formats`), which is ONNX's third."""
     import numpy as np
 
     kinds = np.full(256, _NEVER, dtype=np.uint8)
@@ -235,10 +236,12 @@ def _beginnings() -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     starts = np.zeros((256, 256), dtype=bool)
     for magic, _ in formats.MAGIC:
         starts[magic[0], magic[1]] = True
-    starts[0x78] = True  # zlib at any level
+    starts[0x78, (0x7800 + np.arange(256)) % 31 == 0] = True  # zlib at any level
     starts[0x80, 2:6] = True  # pickle
     starts[0x08, 1:33] = starts[0x12, 1:65] = True  # ONNX
-    return kinds, starts.reshape(-1)
+    onnx = np.zeros(256, dtype=bool)
+    onnx[list(b"\x12\x1a\x22\x28\x32\x3a\x42ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")] = True
+    return kinds, starts.reshape(-1), onnx
 
 
 @lru_cache(maxsize=1)
