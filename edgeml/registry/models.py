@@ -124,6 +124,7 @@ def _tags(run: Run, released: Release, override: str | None) -> dict[str, str]:
     """Lineage and verdicts as flat tags. Raises EdgemlError where the verdict is no and nobody overrides it."""
     lineage, promotion = released.document("lineage.json"), released.document("promotion.json")
     signature, metrics = released.document("signature.json"), released.document("metrics.json")
+    verdict = released.document(release.VERDICT)
     reasons = [str(reason) for reason in promotion.get("reasons") or []]
     promote = promotion.get("promote") is True
     if not promote and override is None:
@@ -153,7 +154,8 @@ def _tags(run: Run, released: Release, override: str | None) -> dict[str, str]:
         "promotion.promote": promote,
         "promotion.reasons": "; ".join(reasons),
         "egress.sha256": hashlib.sha256(released.files[release.VERDICT]).hexdigest(),
-        "egress.rules_version": released.document(release.VERDICT).get("rules_version"),
+        "egress.rules_version": verdict.get("rules_version"),
+        "egress.mantissa_bits": (verdict.get("trimming") or {}).get("mantissa_bits"),
     }
     for metric, estimate in (metrics.get("metrics") or {}).items():
         for bound, suffix in (("value", ""), ("low", ".low"), ("high", ".high")):
