@@ -23,6 +23,9 @@ EXTREME = re.compile(rf"(?<![a-z])(?:{EXTREMES})(?![a-z])", re.IGNORECASE)
 NUMBER = r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
 MATRIX = re.compile(r"confusion[\w \t]{0,24}[:=]?\s{0,8}(\[\s*\[[\d\s,.\[\]]{1,4000}\]\s*\])")
 NUMBERS = re.compile(rf"\s*{NUMBER}(?:[\s,;|]+{NUMBER})*[\s,;|]*")
+OF_ROWS = re.compile(
+    r"(?<![a-z])(?:id|row|index|record|patient|sample|pred\w*|prob\w*|score|residual|label|target)s?(?![a-z])"
+)
 LOOKS = 2_000  # of one word in one file
 AROUND = 80  # letters before and behind an extreme in which its column and number stand
 LOOSE = 1_000  # empty lines
@@ -65,9 +68,12 @@ def _of_text(text: str, sentence: re.Pattern[str], sizes: set[int]) -> Iterator[
     if text.count("\n") > max(sizes) + LOOSE:
         return
     lines = [line for line in text.splitlines() if line.strip()]
-    for size in (len(lines), len(lines) - 1):  # with or without a header
-        if FEWEST <= size in sizes and all(map(NUMBERS.fullmatch, lines[len(lines) - size :])):
-            yield _stated({"lines": [Printed("0")] * size})
+    named = bool(lines) and not NUMBERS.fullmatch(lines[0])
+    if named and not OF_ROWS.search(lines[0]):
+        return  # as many lines by chance: of seconds, epochs, trees
+    rows_ = lines[1:] if named else lines
+    if FEWEST <= len(rows_) in sizes and all(map(NUMBERS.fullmatch, rows_)):
+        yield _stated({"lines": [Printed("0")] * len(rows_)})
 
 
 def _found(word: str, text: str) -> Iterator[int]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgeml.engine.run import Result
     from edgeml.pipeline import Graph
 
-_AIRLOCK = "EDGEML_AIRLOCK_STATE"
+_AIRLOCK, _AIRLOCK_KEY = "EDGEML_AIRLOCK_STATE", "EDGEML_AIRLOCK_KEY"
 _ENVIRONMENTS = ("local", "conda", "docker")
 HELP = "Run an Azure ML v2 pipeline on this machine: the very file that Azure ML would be sent."
 EXAMPLES = [
@@ -195,7 +195,7 @@ def _refuse_faulty(graph: Graph, *, dry: bool) -> None:
 
 
 def _airlock(graph: Graph, rules: policy.Policy) -> dict[str, str]:
-    """The way to the egress gate's folder, with its key and its ledger, which only release components get."""
+    """The way to the egress gate's folder, with its ledger, and to its key, which only release components get."""
     for step in graph.steps.values():
         if "airlock" in step.component.tags.get("edgeml.needs", "").split() and not policy.is_release(step, rules):
             raise EdgemlError(
@@ -204,7 +204,8 @@ def _airlock(graph: Graph, rules: policy.Policy) -> dict[str, str]:
             )
     folder = os.environ.get(_AIRLOCK) or os.path.join(project.state_folder(), "airlock")
     os.makedirs(folder, mode=0o700, exist_ok=True)
-    return {_AIRLOCK: os.path.abspath(folder)}
+    key = os.environ.get(_AIRLOCK_KEY)
+    return {_AIRLOCK: os.path.abspath(folder)} | ({_AIRLOCK_KEY: os.path.abspath(key)} if key else {})
 
 
 def _tell_of_unused(graph: Graph, python: str) -> None:

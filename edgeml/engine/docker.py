@@ -25,7 +25,7 @@ from edgeml.errors import EdgemlError
 from edgeml.pipeline.graph import Step
 
 # Of the ambient variables only these reach a step: all others describe this machine, not the container.
-_PASSED = ("MLFLOW_", "AZUREML_", "AZURE_ML_", "EDGEML_STORAGE_", "PYTHONUNBUFFERED")
+_PASSED = ("MLFLOW_", "AZUREML_", "AZURE_ML_", "EDGEML_STORAGE_", "EDGEML_AIRLOCK_", "PYTHONUNBUFFERED")
 # What the client itself obeys cannot go through its environment.
 _CLIENTS_OWN = re.compile(r"HOME|PATH|BASH_ENV|ENV|TMPDIR|SSH_AUTH_SOCK|(DOCKER|BUILDKIT|LD|DYLD)_.*")
 _ADDRESSES = ("EDGEML_STORAGE_ACCOUNT_URL", "MLFLOW_TRACKING_URI")

@@ -10,7 +10,7 @@ from edgeml.engine.step import Sources, is_file
 from edgeml.pipeline.graph import Data, FromStep, Step, Text, Value
 
 _CERTIFICATES = "EDGEML_STORAGE_CA_BUNDLE"
-_AIRLOCK = "EDGEML_AIRLOCK_STATE"
+_AIRLOCK, _KEY = "EDGEML_AIRLOCK_STATE", "EDGEML_AIRLOCK_KEY"
 
 
 def mounts(
@@ -19,15 +19,16 @@ def mounts(
     """What a step reads and where it writes, sources by target.
 
     Writable are its working directory, its outputs, the store that it logs its metrics to, and for the egress gate its
-    own folder.
+    own folder (its key, where that lies elsewhere, it may read).
     """
     read: dict[str, str] = {}
     write = {job.work: job.work}
     for value in (*step.inputs.values(), *step.environment_variables.values()):
         for path in paths_of(value, sources):
             read[sources.shown(path)] = os.path.realpath(path)
-    if os.path.isfile(bundle := environment.get(_CERTIFICATES, "")):
-        read[bundle] = os.path.realpath(bundle)
+    for variable in (_CERTIFICATES, _KEY):
+        if os.path.isfile(file := environment.get(variable, "")):
+            read[file] = os.path.realpath(file)
     if os.path.isfile(job.specification):
         read[job.specification] = job.specification
     for name, path in outputs.items():

@@ -176,6 +176,7 @@ def lineage(run: Run, released: Release) -> dict[str, str]:
     """Where a released model comes from, how good it is and what was decided, as flat tags."""
     source, promotion = released.document("lineage.json"), released.document("promotion.json")
     signature, metrics = released.document("signature.json"), released.document("metrics.json")
+    verdict = released.document(release.VERDICT)
     reasons = [str(reason) for reason in promotion.get("reasons") or []]
     git = run.record.get("git") or {}
     tags = {
@@ -196,7 +197,8 @@ def lineage(run: Run, released: Release) -> dict[str, str]:
         "promotion.promote": promotion.get("promote") is True,
         "promotion.reasons": "; ".join(reasons),
         "egress.sha256": hashlib.sha256(released.files[release.VERDICT]).hexdigest(),
-        "egress.rules_version": released.document(release.VERDICT).get("rules_version"),
+        "egress.rules_version": verdict.get("rules_version"),
+        "egress.mantissa_bits": (verdict.get("trimming") or {}).get("mantissa_bits"),
     }
     for metric, estimate in (metrics.get("metrics") or {}).items():
         for bound, suffix in (("value", ""), ("low", ".low"), ("high", ".high")):

@@ -76,6 +76,7 @@ def test_a_file_of_numbers_with_a_line_for_each_row_is_told(table: Private, head
     assert rules(table, header + "\n".join(lines)) == {"per-record-output"}
     assert rules(table, header + "\n".join(lines[:-3])) == set()
     assert rules(table, header + "\n".join([*lines[:-1], "done"])) == set()
+    assert rules(table, "second,load\n" + "\n".join(lines)) == set()
 
 
 def test_a_large_log_takes_no_time_to_speak_of(table: Private) -> None:

@@ -98,7 +98,7 @@ def test_a_released_model_becomes_version_one_with_its_lineage(
     assert tags["contract.version"] == "1"
     assert tags["contract.sha256"] == lineage["contract"]["sha256"]
     assert tags["promotion.promote"] == "true"
-    assert len(tags["egress.sha256"]) == 64
+    assert len(tags["egress.sha256"]) == 64 and tags["egress.mantissa_bits"] == "10"
     for bound in ("value", "low", "high"):
         tag = "metric.roc_auc" + ("" if bound == "value" else f".{bound}")
         assert float(tags[tag]) == metrics["metrics"]["roc_auc"][bound]

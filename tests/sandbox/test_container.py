@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import platform
 import re
@@ -19,7 +20,7 @@ import pytest
 from tests.engine.daemon import BASE, Daemon
 from tests.engine.project import EDGEML, wait_until
 from tests.sandbox.conftest import Ears
-from tests.sandbox.private import ROWS, SECRET, Private
+from tests.sandbox.private import POLICY, ROWS, SECRET, Private
 
 IMAGE = "edgeml-test/python:1"
 _PYTHON = Path("/usr/bin/python3.11")
@@ -212,3 +213,63 @@ def test_a_container_of_a_private_step_ends_with_the_engine(contained: Contained
     engine.kill()
     engine.wait(20)
     wait_until(lambda: contained.daemon.containers() == "")
+
+
+GATE = """
+import json, os, sys
+state, key = os.environ["EDGEML_AIRLOCK_STATE"], os.environ["EDGEML_AIRLOCK_KEY"]
+with open(os.path.join(state, "ledger.jsonl"), "a") as ledger:
+    ledger.write("a decision\\n")
+try:
+    open(key, "a")
+    kept = False
+except OSError:
+    kept = True
+told = {"key": open(key).read(), "kept": kept, "mode": oct(os.stat(key).st_mode & 0o777), "state": state}
+with open(sys.argv[2], "w") as out:
+    json.dump(told, out)
+"""
+
+
+@pytest.mark.parametrize("protection", [(), ("--no-sandbox",)], ids=["sandbox", "no sandbox"])
+def test_the_gate_in_a_container_has_its_own_folder_and_key_and_no_other_step_has(
+    contained: Contained, tmp_path: Path, protection: tuple[str, ...]
+) -> None:
+    """The state lasts from one container to the next; the key, from outside of the project, is there to be read."""
+    home = tmp_path / "officer"
+    (home / "gate").mkdir(parents=True, mode=0o700)
+    key = home / "key.pem"
+    key.touch(0o600)
+    key.write_text("the key")
+    contained.write("contracts/residency.yml", POLICY + "cloud: [workspaceblobstore]\nrelease: [release_artifacts]\n")
+    contained.write("components/release_artifacts/gate.py", GATE)
+    contained.write(
+        "components/release_artifacts/component.yml",
+        f"name: release_artifacts\ntags: {{edgeml.needs: airlock}}\ncode: .\nenvironment: {{image: '{IMAGE}'}}\n"
+        "command: python gate.py ${{inputs.from}} ${{outputs.o}}\n"
+        "inputs: {from: {type: uri_file}}\noutputs: {o: {type: uri_file}}\n",
+    )
+    text = (tmp_path / "pipeline.yml").read_text()
+    contained.write(
+        "pipeline.yml",
+        text + "  release:\n    type: command\n    component: ./components/release_artifacts/component.yml\n"
+        "    inputs: {from: '${{parent.jobs.train.outputs.o}}'}\n",
+    )
+    contained.trainer(
+        f"return [n for n in os.environ if 'AIRLOCK' in n], os.path.exists({str(home)!r}), os.path.exists({str(key)!r})"
+    )
+    variables = {"EDGEML_AIRLOCK_STATE": str(home / "gate"), "EDGEML_AIRLOCK_KEY": str(key)}
+    for times in (1, 2):
+        assert contained.attempt(*protection, **variables) == "through ([], False, False)"
+        told = json.loads((tmp_path / "out/jobs/release/outputs/o").read_text())
+        assert told == {"key": "the key", "kept": True, "mode": "0o600", "state": str(home / "gate")}
+        assert (home / "gate/ledger.jsonl").read_text() == "a decision\n" * times
+    assert (home / "gate/ledger.jsonl").stat().st_uid == os.getuid()
+
+
+def test_a_step_that_is_no_release_component_gets_no_folder_of_the_gate(contained: Contained, tmp_path: Path) -> None:
+    component = "name: mine\ntags: {edgeml.needs: airlock}\ncode: src\ncommand: python trainer.py a b\n"
+    contained.write("component.yml", f"{component}environment: {{image: '{IMAGE}'}}\n")
+    contained.write("pipeline.yml", "jobs:\n  train:\n    type: command\n    component: ./component.yml\n")
+    contained.trainer("return 1")
+    assert "which only release components of the residency policy get" in contained.go(check=2).stderr
