@@ -277,11 +277,11 @@ def test_a_busy_service_is_asked_again_when_it_says(edgeml: Edgeml, project: Pat
 
 
 def test_tokens_that_live_for_a_moment_are_asked_for_anew(edgeml: Edgeml, project: Path, running: Running) -> None:
-    running.service.token_seconds = 2
     running.service.plan = ["Running", "Running", "Running", "Failed"]
     job = submit(edgeml)
+    running.service.token_seconds = 2
     before = running.service.state.asked_github
-    assert edgeml("wait", job, "--poll", "1")[0] == 1
+    assert edgeml("wait", job, "--poll", "1.5")[0] == 1
     assert running.service.state.asked_github >= before + 3
 
 
