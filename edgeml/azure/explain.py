@@ -40,7 +40,6 @@ def explained(doing: str, settings: Settings) -> Iterator[None]:
 def sentence(error: Exception, settings: Settings) -> str:
     """One sentence for an exception of azure-core or of what is built on it."""
     from azure.core.exceptions import (
-        ClientAuthenticationError,
         HttpResponseError,
         ServiceRequestError,
         ServiceResponseError,
@@ -55,7 +54,7 @@ def sentence(error: Exception, settings: Settings) -> str:
         action = re.search(r"perform action '([^']+)'", str(error))
         what = action[1] if action else "what was asked"
         return f"this identity may not do {what}; give it a role that has it, on the workspace"
-    if isinstance(error, ClientAuthenticationError) and not getattr(error, "status_code", None):
+    if refused_sign_in(error):
         return f"signing in failed: {_first_line(error)}; run `az login`, or check azure.tenant_id and azure.client_id"
     if isinstance(error, (ServiceRequestError, ServiceResponseError)):
         return f"Azure cannot be reached ({_first_line(error)}); check network, proxy and certificates"
@@ -78,6 +77,13 @@ def code_of(error: Exception) -> str:
 def status_of(error: Exception) -> int:
     """The HTTP status of an error; 0 where there was no answer."""
     return int(getattr(error, "status_code", 0) or 0)
+
+
+def refused_sign_in(error: Exception) -> bool:
+    """Whether it is the sign-in that failed, for good, and not a token that was refused later."""
+    from azure.core.exceptions import ClientAuthenticationError
+
+    return isinstance(error, ClientAuthenticationError) and (not status_of(error) or "AADSTS" in str(error))
 
 
 def is_missing(error: Exception) -> bool:

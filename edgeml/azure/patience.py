@@ -8,7 +8,7 @@ from collections.abc import Callable
 from json import JSONDecodeError
 from typing import TYPE_CHECKING, TypeVar
 
-from edgeml.azure.explain import code_of, sentence, status_of
+from edgeml.azure.explain import code_of, refused_sign_in, sentence, status_of
 from edgeml.errors import EdgemlError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def passes(error: Exception) -> bool:
 
     if isinstance(error, (ServiceRequestError, ServiceResponseError, IncompleteReadError, DecodeError)):
         return True
-    if code_of(error) in _NEVER:
+    if code_of(error) in _NEVER or refused_sign_in(error):
         return False
     status = status_of(error)
     if status:

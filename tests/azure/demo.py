@@ -60,7 +60,8 @@ def steps(running: Running, project: Path, environment: dict[str, str]) -> int:
         edgeml("models", "trace", job)
     finally:
         edgeml("storage", "stop")
-    print(f"\n{len(running.cloud.requests)} requests, hosts outside of the loopback cloud: {len(running.cloud.strangers)}")
+    strangers = len(running.cloud.strangers)
+    print(f"\n{len(running.cloud.requests)} requests, hosts outside of the loopback cloud: {strangers}")
     return 1 if running.cloud.strangers or running.service.wrong else 0
 
 

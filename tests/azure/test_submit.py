@@ -277,11 +277,11 @@ def test_a_busy_service_is_asked_again_when_it_says(edgeml: Edgeml, project: Pat
 
 
 def test_tokens_that_live_for_a_moment_are_asked_for_anew(edgeml: Edgeml, project: Path, running: Running) -> None:
-    running.service.token_seconds = 2
     running.service.plan = ["Running", "Running", "Running", "Failed"]
     job = submit(edgeml)
+    running.service.token_seconds = 2
     before = running.service.state.asked_github
-    assert edgeml("wait", job, "--poll", "1")[0] == 1
+    assert edgeml("wait", job, "--poll", "1.5")[0] == 1
     assert running.service.state.asked_github >= before + 3
 
 
@@ -292,6 +292,20 @@ def test_without_the_right_to_an_identity_nothing_is_tried(
     monkeypatch.delenv("ACTIONS_ID_TOKEN_REQUEST_URL")
     code, _, err = edgeml("submit", PIPELINE)
     assert code == 2 and "permissions: id-token: write" in err
+
+
+def test_on_a_laptop_that_is_not_signed_in_one_sentence_says_so(
+    edgeml: Edgeml, project: Path, running: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"):
+        monkeypatch.delenv(name)
+    az = tmp_path / "az"
+    az.write_text("#!/bin/sh\necho 'Please run az login to setup account.' >&2\nexit 1\n")
+    az.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    code, _, err = edgeml("submit", PIPELINE)
+    assert code == 1 and "signing in failed" in err and "run `az login`" in err
+    assert running.service.state.jobs == {}
 
 
 def test_a_job_is_cancelled(edgeml: Edgeml, project: Path, running: Running) -> None:
