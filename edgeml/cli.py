@@ -30,6 +30,7 @@ VERBS = {
     "airlock": "decide what may leave, verify what left",
     "register": "register the model that a run released",
     "models": "list registered models and name the champion",
+    "serve": "score with a model over HTTP on this machine",
     "report": "write a run's report: one HTML page and its plots",
     "demo": "the whole loop on this machine, from private rows to a registered model",
 }

@@ -91,7 +91,9 @@ class Edge(Ssh):
     """`kind = "edge"`: a VM on which edgeml's engine runs; it reports to the workspace."""
 
     kind: Literal["edge"]
-    folder: str = Field(default="edgeml", description="folder on the VM for code, cache and runs, below the user's home")
+    folder: str = Field(
+        default="edgeml", description="folder on the VM for code, cache and runs, below the user's home"
+    )
 
 
 Compute = Annotated[Kubernetes | VirtualMachine | Edge, Field(discriminator="kind")]
