@@ -41,7 +41,7 @@ def test_metrics_count_what_was_asked(start: Start, mixed_model: Path) -> None:
     for body in ([ROW], [ROW, ROW, ROW], [], [[7]]):
         served.score(body)
     served.ask("GET", "/nothing")
-    served.ask("GET", b"/\x7f".decode())
+    served.ask("GET", "/v2/models/model/versions/2")
     found = metrics(served)
     assert found['edgeml_requests_total{route="score",status="200"}'] == 2
     assert found['edgeml_requests_total{route="score",status="400"}'] == 2
