@@ -41,6 +41,7 @@ VERBS = {
     "deploy": "make a release serve at a site, or leave what serves as it is",
     "status": "what sites should run, and what they run",
     "rollback": "open the pull request that takes a site back",
+    "serve": "score with a model over HTTP on this machine",
     "report": "write a run's report: one HTML page and its plots",
     "infra": "the edge VM, the cloud side and the repository as code",
     "demo": "the whole loop on this machine, from private rows to a model that answers",

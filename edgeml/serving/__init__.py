@@ -3,6 +3,8 @@
 A room of its own: it imports the standard library, numpy, onnxruntime, msgspec, httptools and uvloop, and nothing else
 of edgeml, because it is all of edgeml that the scoring image holds.
 
+    run(settings, ready)   serve until SIGTERM or SIGINT
+
     settings.py    what the environment says, strictly read
     signature.py   what the model takes and gives: from the ONNX file, held against signature.json
     model.py       the session, warmed up and measured
@@ -16,3 +18,43 @@ of edgeml, because it is all of edgeml that the scoring image holds.
     log.py         JSON lines on standard output, without any value of a request
     openapi.py     the OpenAPI document and the page at /
 """
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgeml.serving.app import App
+    from edgeml.serving.settings import Settings
+
+
+def run(settings: Settings, ready: Callable[[App, str, int], None] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; `ready` hears of the application, its host and its port. Raises Unusable."""
+    began = time.perf_counter()
+    import uvloop
+
+    from edgeml.serving.app import App
+    from edgeml.serving.log import Log
+    from edgeml.serving.model import Model
+    from edgeml.serving.server import Server, bind
+
+    listening = bind(settings)
+    app = App(Model(settings), settings)
+    log = Log()
+
+    def listens() -> None:
+        host, port = listening.getsockname()[:2]
+        model = {"name": app.model.name, "version": app.model.version, "sha256": app.model.sha256}
+        log.add("ready", host=host, port=port, seconds=round(time.perf_counter() - began, 3), **model)
+        log.flush()
+        if ready is not None:
+            ready(app, host, port)
+
+    async def serve() -> None:
+        await Server(app, settings, log).serve(listening, listens)
+
+    uvloop.run(serve())
+    log.close()

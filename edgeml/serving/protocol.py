@@ -59,7 +59,7 @@ class Protocol:
 
     def infer(self, body: bytes) -> tuple[bytes, int]:
         """The answer to a request, and its rows. Raises Refusal."""
-        request = self._request(body)
+        request = self.request(body)
         wanted = self._wanted(request)
         feed, rows = self.feed(request.inputs)
         answers = dict(zip(self._outputs, self._model.run(feed), strict=True))
@@ -87,7 +87,8 @@ class Protocol:
             "outputs": [_told(tensor) for tensor in self._model.signature.outputs],
         }
 
-    def _request(self, body: bytes) -> _Request:
+    def request(self, body: bytes) -> _Request:
+        """The request in a body, its tensors unread. Raises Refusal."""
         try:
             return _REQUEST.decode(body)
         except msgspec.ValidationError as error:

@@ -13,7 +13,7 @@ output has one column for each.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -24,6 +24,7 @@ from edgeml.serving.model import Feed, Model
 from edgeml.serving.refusal import Refusal
 from edgeml.serving.signature import Column
 
+T = TypeVar("T")
 REMEMBERED = 64  # orders of columns; a client has one, and a decoder for it is costly to make
 _FORMS = 'give {"input_data": {"columns": [...], "data": [[...]]}}, {"input_data": [...]} or {"data": [...]}'
 
@@ -76,10 +77,7 @@ class Table:
         table = self._table(body)
         first = table[:1]
         if first == b"{":
-            try:
-                given = _SPLIT.decode(table)
-            except msgspec.ValidationError as error:
-                raise self._refusal(error, self._names) from None
+            given = self._decode(_SPLIT, table, self._names)
             names, decoder, order = self._decoder(bytes(given.columns))
             rows = self._decode(decoder, given.data, names)
         elif first == b"[":
@@ -98,14 +96,9 @@ class Table:
 
     def _table(self, body: bytes) -> bytes | Raw:
         """The part of the body that holds the table, without space around it."""
-        try:
-            if body.lstrip()[:1] == b"[":
-                return body.strip()
-            given = _BODY.decode(body)
-        except msgspec.ValidationError as error:
-            raise self._refusal(error, self._names) from None
-        except cells.BROKEN as error:
-            raise cells.broken(error) from None
+        if body.lstrip()[:1] == b"[":
+            return body.strip()
+        given = self._decode(_BODY, body, self._names)
         if (given.input_data is UNSET) == (given.data is UNSET):
             raise Refusal(400, f"the body must have exactly one of input_data and data; {_FORMS}")
         part = given.data if isinstance(given.input_data, UnsetType) else given.input_data
@@ -136,14 +129,13 @@ class Table:
                 self._known[columns] = known
         return known
 
-    def _decode(self, decoder: msgspec.json.Decoder[Any], data: bytes | Raw, names: Sequence[str]) -> list[Any]:
+    def _decode(self, decoder: msgspec.json.Decoder[T], data: bytes | Raw, names: Sequence[str]) -> T:
         try:
-            decoded: list[Any] = decoder.decode(data)
+            return decoder.decode(data)
         except msgspec.ValidationError as error:
             raise self._refusal(error, names) from None
         except cells.BROKEN as error:
             raise cells.broken(error) from None
-        return decoded
 
     def _refusal(self, error: msgspec.ValidationError, names: Sequence[str]) -> Refusal:
         """msgspec's finding at a path such as `[3][1]` or `[3].name`, told by row and column."""

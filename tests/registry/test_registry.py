@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import shutil
@@ -13,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnxruntime
 import pytest
 
 from edgeml import registry
@@ -484,3 +487,29 @@ def test_a_store_whose_making_was_killed_is_made_again(bare_project: Path) -> No
     assert registry.register().created
     assert str(registry.find("breast-cancer:1")) == "breast-cancer:1"
     assert not unfinished.exists()
+
+
+# --- serving -----------------------------------------------------------------------------------------
+
+
+def test_a_registered_model_is_served_under_its_name_and_version(project: Path) -> None:
+    folder = released(add_run(project))
+    registry.register()
+    names = [feature["name"] for feature in read_json(folder / "signature.json")["features"]]
+    row = [round(0.5 * index, 2) for index in range(len(names))]
+    command = [sys.executable, "-m", "edgeml", "serve", "breast-cancer:1", "--port", "0"]
+    with subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        port = json.loads(process.stdout.readline())["port"]
+        client = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        client.request("POST", "/score", json.dumps({"input_data": {"columns": names[::-1], "data": [row[::-1]]}}))
+        answer = json.loads(client.getresponse().read())
+        client.close()
+        process.terminate()
+        assert process.wait(20) == 0
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
+    label, chance = session.run(None, {"features": np.array([row], dtype="float32")})
+    assert (answer["model_name"], answer["model_version"]) == ("breast-cancer", "1")
+    (prediction,) = answer["predictions"]
+    assert prediction["label"] == label[0]
+    assert list(prediction["probabilities"].values()) == pytest.approx(chance[0].tolist())

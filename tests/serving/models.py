@@ -78,7 +78,9 @@ def matrix(folder: Path, signature: bool = True) -> Path:
     weights = np.array([[1], [10], [100]], "float32")
     _write(folder, [make_node("MatMul", ["features", "/w"], ["prediction"])], inputs, outputs, {"/w": weights})
     if signature:
-        features = [{"name": name, "type": kind} for name, kind in (("a", "number"), ("b", "integer"), ("c", "boolean"))]
+        features = [
+            {"name": name, "type": kind} for name, kind in (("a", "number"), ("b", "integer"), ("c", "boolean"))
+        ]
         ports = {
             "inputs": [{"name": "features", "dtype": "float32", "shape": [None, 3]}],
             "outputs": [{"name": "prediction", "dtype": "float32", "shape": [None, 1]}],

@@ -234,7 +234,8 @@ def test_a_client_that_leaves_early_leaves_nothing_behind(tight: Served) -> None
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "allowed"), [("GET", "/score", "POST"), ("POST", "/v2", "GET, HEAD"), ("DELETE", "/", "GET, HEAD")]
+    ("method", "path", "allowed"),
+    [("GET", "/score", "POST"), ("POST", "/v2", "GET, HEAD"), ("DELETE", "/", "GET, HEAD")],
 )
 def test_another_method_is_told_which_are_allowed(mixed: Served, method: str, path: str, allowed: str) -> None:
     got = mixed.ask(method, path)

@@ -126,7 +126,10 @@ def test_an_unsigned_integer_of_65_bits_is_refused(every: Served) -> None:
     [
         ({"inputs": tensors()["inputs"][1:]}, "in_FP32"),
         ({"inputs": [*tensors()["inputs"], tensors()["inputs"][0]]}, "in_FP32"),
-        ({"inputs": [*tensors()["inputs"], {"name": "more", "shape": [1], "datatype": "BOOL", "data": [True]}]}, "more"),
+        (
+            {"inputs": [*tensors()["inputs"], {"name": "more", "shape": [1], "datatype": "BOOL", "data": [True]}]},
+            "more",
+        ),
         (tensors() | {"outputs": [{"name": "in_FP32"}]}, "in_FP32"),
         (tensors(FP32={"shape": [-1, 2]}), "inputs[0].shape[0]"),
         (tensors(FP32={"shape": [1.5, 2]}), "inputs[0].shape[0]"),

@@ -169,4 +169,3 @@ def test_a_model_of_more_dimensions_takes_nested_lists(start: Start, tmp_path: P
     for wrong in ([[1.0, 2.0], [3.0, 4.0]], [[1.0], [2.0, 3.0, 4.0]], [1.0, 2.0], 7, [[1, 2, "x"], [4, 5, 6]]):
         got = served.score([{"pixels": wrong}])
         assert (got.status, got.json["field"]) == (400, "pixels")
-
