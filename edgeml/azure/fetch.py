@@ -7,12 +7,12 @@ import os
 import re
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeml import project
+from edgeml.azure import jobs
 from edgeml.azure.patience import patiently
 from edgeml.azure.store import Store
-from edgeml.azure.workspace import silence
 from edgeml.engine import files
 from edgeml.errors import EdgemlError
 
@@ -37,14 +37,13 @@ def release(workspace: Workspace, job: str, say: Callable[[str], None]) -> str:
     until = time.monotonic() + SECONDS
 
     def once() -> str:
-        with silence():
-            found: Any = workspace.client.jobs.get(job)
-        output = (found.outputs or {}).get(RELEASE)
-        if output is None:
+        found = jobs.find(workspace, job)
+        output = ((found.properties.get("outputs") or {}) if found else {}).get(RELEASE)
+        if found is None or output is None:
             return ""
-        match = re.fullmatch(r"azureml:.*/?datastores/([^/]+)/paths/(.*?)/?", str(output.path))
+        match = re.fullmatch(r"azureml:.*/?datastores/([^/]+)/paths/(.*?)/?", str(output.get("uri")))
         if match is None:
-            raise EdgemlError(f"the release of {job} lies at {output.path}, which is no datastore's path", 1)
+            raise EdgemlError(f"the release of {job} lies at {output.get('uri')}, which is no datastore's path", 1)
         return _written(found, folder, _blobs(Store(workspace, match[1]), match[2]))
 
     return patiently(workspace, f"fetching the release of {job}", once, until, say)
@@ -61,17 +60,16 @@ def _blobs(store: Store, prefix: str) -> dict[str, bytes]:
     return found
 
 
-def _written(job: Any, folder: str, released: dict[str, bytes]) -> str:
+def _written(job: jobs.Job, folder: str, released: dict[str, bytes]) -> str:
     """The run's folder, put in place whole; the record says what Azure ML says of the job."""
-    tags, properties = dict(job.tags or {}), dict(job.properties or {})
+    tags, properties = job.properties.get("tags") or {}, job.properties.get("properties") or {}
     unfinished = os.path.join(os.path.dirname(folder), f".{job.name}.{files.unique()}")
     place = os.path.join("cloud", RELEASE, RELEASE)
-    created = getattr(job.creation_context, "created_at", None)
     record = {
         "version": 1,
-        "run": str(job.name),
-        "name": str(job.display_name or job.name),
-        "experiment": str(job.experiment_name or ""),
+        "run": job.name,
+        "name": str(job.properties.get("displayName") or job.name),
+        "experiment": str(job.properties.get("experimentName") or ""),
         "pipeline": tags.get("edgeml.pipeline", ""),
         "pipeline_digest": f"sha256:{tags['edgeml.digest']}" if "edgeml.digest" in tags else "",
         "status": "completed",
@@ -79,11 +77,11 @@ def _written(job: Any, folder: str, released: dict[str, bytes]) -> str:
             "commit": properties.get("azureml.git.commit", ""),
             "dirty": properties.get("azureml.git.dirty", "") == "True",
         },
-        "started": created.strftime("%Y-%m-%dT%H:%M:%SZ") if created else "",
+        "started": f"{job.created[:19]}Z" if job.created else "",
         "seconds": 0.0,
         "python": "",
         "inputs": {},
-        "studio": str(job.studio_url or ""),
+        "studio": job.studio,
         # Azure ML ran the steps; no sandbox of ours stood around them, and the record says so.
         "steps": [
             {

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeml import __version__
 from edgeml.azure import code, environments, stage
-from edgeml.azure.explain import is_missing
 from edgeml.azure.patience import StillTrying, patiently
 from edgeml.azure.store import Store
 from edgeml.azure.workspace import silence
@@ -27,6 +26,16 @@ SUBMIT_SECONDS = 600.0
 STILL_RUNNING = 75  # sysexits' EX_TEMPFAIL: nothing is wrong, come again
 
 Say = Callable[[str], None]
+
+
+class Job(NamedTuple):
+    """A job: `status` in Azure ML's words, `properties` as they are on the wire, `created` as ISO 8601."""
+
+    name: str
+    status: str
+    studio: str
+    properties: dict[str, Any]
+    created: str
 
 
 class Submitted(NamedTuple):
@@ -56,10 +65,10 @@ def submit(
     def once() -> Submitted:
         name, job = _unfailed(workspace, plan)
         if job is not None:
-            return _submitted(job, created=False)
+            return Submitted(job.name, False, job.status, job.studio)
         made = _create(workspace, plan, name, compute, instance_type)
         # The service may know a job that it did not show a moment ago; a failed one calls for the next attempt.
-        return once() if made.status in FAILED else _submitted(made, created=True)
+        return once() if made.status in FAILED else made
 
     done = patiently(workspace, f"submitting {plan.file}", once, until, say)
     if supersede:
@@ -77,15 +86,15 @@ def wait(workspace: Workspace, name: str, say: Say, *, seconds: float, poll: flo
     seen: dict[str, str] = {}
     while True:
         try:
-            job = patiently(workspace, f"asking for {name}", lambda: _get(workspace, name), until, say)
+            job = patiently(workspace, f"asking for {name}", lambda: find(workspace, name), until, say)
         except StillTrying:
             return status or "Unknown"
         if job is None:
             gone += 1
             if gone > 2:  # just after it was made a job may not be found; later it is gone
                 raise EdgemlError(f"the workspace has no job {name}; `edgeml submit` prints the name of one", 1)
-        elif _status(job) != status:
-            status, gone = _status(job), 0
+        elif job.status != status:
+            status, gone = job.status, 0
             say(f"{name}: {status}")
         if job is not None and status not in ("NotStarted", "Queued", "Preparing", "Provisioning"):
             _tell_of_steps(workspace, name, seen, until, say)
@@ -99,60 +108,66 @@ def wait(workspace: Workspace, name: str, say: Say, *, seconds: float, poll: flo
 def cancel(workspace: Workspace, name: str, say: Say) -> str:
     """Cancel a job; one that has ended stays as it is. Returns the state in which it was."""
     until = time.monotonic() + SUBMIT_SECONDS
-    job = patiently(workspace, f"asking for {name}", lambda: _get(workspace, name), until, say)
+    job = patiently(workspace, f"asking for {name}", lambda: find(workspace, name), until, say)
     if job is None:
         raise EdgemlError(f"the workspace has no job {name}", 1)
-    if _status(job) not in ENDED:
+    if job.status not in ENDED:
         patiently(workspace, f"cancelling {name}", lambda: workspace.request("POST", f"jobs/{name}/cancel"), until, say)
         say(f"{name}: cancelled")
-    return _status(job)
+    return job.status
 
 
-def _unfailed(workspace: Workspace, plan: Plan) -> tuple[str, Any]:
+def _unfailed(workspace: Workspace, plan: Plan) -> tuple[str, Job | None]:
     """The first attempt at a plan that did not fail: its name, and the job, None where it is still to be made."""
     for number in count(1):
         name = plan.attempt(number)
-        job = _get(workspace, name)
-        if job is None or _status(job) not in FAILED:
+        job = find(workspace, name)
+        if job is None or job.status not in FAILED:
             return name, job
     raise AssertionError
 
 
-def _get(workspace: Workspace, name: str) -> Any:
-    from azure.core.exceptions import HttpResponseError
+def find(workspace: Workspace, name: str) -> Job | None:
+    """A job as the service has it; None where it has none. By plain REST: it costs no import of the SDK."""
+    found = workspace.find(f"jobs/{name}")
+    if found is None:
+        return None
+    properties = found["properties"]
+    studio = str(((properties.get("services") or {}).get("Studio") or {}).get("endpoint") or "")
+    tenant = workspace.settings.azure.tenant_id
+    return Job(
+        str(found["name"]),
+        str(properties.get("status")),
+        f"{studio}&tid={tenant}" if studio and tenant and "tid=" not in studio else studio,
+        properties,
+        str((found.get("systemData") or {}).get("createdAt") or ""),
+    )
 
-    try:
-        with silence():
-            return workspace.client.jobs.get(name)
-    except HttpResponseError as error:
-        if is_missing(error):
-            return None
-        raise
 
-
-def _create(workspace: Workspace, plan: Plan, name: str, compute: str, instance_type: str) -> Any:
+def _create(workspace: Workspace, plan: Plan, name: str, compute: str, instance_type: str) -> Submitted:
     computed = _compute(workspace, compute)
     store = Store(workspace, CLOUD_STORE)
     for reference in sorted({e for step in plan.graph.steps.values() if isinstance(e := step.environment, str)}):
         environments.ensure(workspace, reference, store)
-    made: dict[str, str] = {}
+    codes: dict[str, str] = {}
     for snapshot in plan.snapshots.values():
-        if snapshot.files and snapshot.fingerprint not in made:
-            made[snapshot.fingerprint] = code.upload(workspace, snapshot)
-    codes = {step: made[snap.fingerprint] for step, snap in plan.snapshots.items() if snap.files}
-    uploaded = stage.Uploaded(codes, {path: _upload_input(store, path) for path in stage.local_inputs(plan)})
+        if snapshot.files and snapshot.fingerprint not in codes:
+            codes[snapshot.fingerprint] = code.upload(workspace, snapshot)
+    by_step = {step: codes[snap.fingerprint] for step, snap in plan.snapshots.items() if snap.files}
+    uploaded = stage.Uploaded(by_step, {path: _upload_input(store, path) for path in stage.local_inputs(plan)})
     with tempfile.TemporaryDirectory(prefix="edgeml-") as folder, silence():
         from azure.ai.ml import load_job
         from azure.ai.ml.entities import JobResourceConfiguration
 
-        job: Any = load_job(stage.write(plan, uploaded, f"azureml:{computed}", folder))
-        job.name = name
-        job.properties = {**(job.properties or {}), **plan.source.properties()}
-        job.tags = {**(job.tags or {}), **tags(plan)}
-        for node in job.jobs.values() if instance_type else ():
+        prepared: Any = load_job(stage.write(plan, uploaded, f"azureml:{computed}", folder))
+        prepared.name = name
+        prepared.properties = {**(prepared.properties or {}), **plan.source.properties()}
+        prepared.tags = {**(prepared.tags or {}), **tags(plan)}
+        for node in prepared.jobs.values() if instance_type else ():
             node.resources = JobResourceConfiguration(instance_type=instance_type)
         # What the SDK would validate has been, by stricter rules; it would ask for each compute once more.
-        return workspace.client.jobs.create_or_update(job, skip_validation=True)
+        made: Any = workspace.client.jobs.create_or_update(prepared, skip_validation=True)
+    return Submitted(str(made.name), True, _status(made), str(made.studio_url or ""))
 
 
 def tags(plan: Plan) -> dict[str, str]:
@@ -223,10 +238,6 @@ def _tell_of_steps(workspace: Workspace, name: str, seen: dict[str, str], until:
         if seen.get(child.name, "NotStarted") != state:
             say(f"  {child.display_name or child.name}: {state}")
         seen[child.name] = state
-
-
-def _submitted(job: Any, *, created: bool) -> Submitted:
-    return Submitted(str(job.name), created, _status(job), str(job.studio_url or ""))
 
 
 def _status(job: Any) -> str:
