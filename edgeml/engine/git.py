@@ -6,7 +6,6 @@ import os
 import subprocess
 from typing import NamedTuple
 
-
 COMMIT = "EDGEML_COMMIT"  # of a tree that was laid out from it, without a repository: on the edge VM
 
 
