@@ -64,7 +64,9 @@ class Arm:
         from azure.core.exceptions import AzureError, ClientAuthenticationError
         from azure.core.rest import HttpRequest
 
-        request = HttpRequest(method, f"{self.endpoint}{path}", params={"api-version": version, **(query or {})}, json=body)
+        request = HttpRequest(
+            method, f"{self.endpoint}{path}", params={"api-version": version, **(query or {})}, json=body
+        )
         try:
             response = self._client.send_request(request)
             status, text = int(response.status_code), response.text()

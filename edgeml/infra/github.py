@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeml import project
 from edgeml.errors import EdgemlError
@@ -151,9 +151,7 @@ def _workflows(repository: Repository, wanted: Mapping[str, Any]) -> Iterator[St
         yield Step(
             CHANGE,
             f"workflows {difference}",
-            lambda: repository.ask(
-                actions.set_github_actions_default_workflow_permissions_repository, data=dict(wanted)
-            ),
+            _made(repository, actions.set_github_actions_default_workflow_permissions_repository, data=dict(wanted)),
         )
 
 
@@ -188,7 +186,7 @@ def _environment(repository: Repository, name: str, wanted: Mapping[str, Any], t
         yield Step(
             sign,
             f"environment {name}" + ("" if there is None else f": {'; '.join(differences)}"),
-            lambda: repository.ask(repos.create_or_update_environment, name, data=_body(repository, want)),
+            lambda: _made(repository, repos.create_or_update_environment, name, data=_body(repository, want))(),
         )
     policies: dict[tuple[str, str], int] = {}
     if there is not None and have["custom_branch_policies"]:
@@ -207,11 +205,11 @@ def _environment(repository: Repository, name: str, wanted: Mapping[str, Any], t
 
 def _let_in(repository: Repository, name: str, kind: str, pattern: str) -> Callable[[], object]:
     data = {"name": pattern, "type": kind}
-    return lambda: repository.ask(repository.rest.repos.create_deployment_branch_policy, name, data=data)
+    return _made(repository, repository.rest.repos.create_deployment_branch_policy, name, data=data)
 
 
 def _shut(repository: Repository, name: str, number: int) -> Callable[[], object]:
-    return lambda: repository.ask(repository.rest.repos.delete_deployment_branch_policy, name, number)
+    return _made(repository, repository.rest.repos.delete_deployment_branch_policy, name, number)
 
 
 def _reviewer(entry: Mapping[str, Any]) -> str:
@@ -253,18 +251,30 @@ def _variables(repository: Repository, environment: str, values: Mapping[str, An
             yield Step(
                 MAKE,
                 f"variable {environment}/{name}",
-                _call(repository, actions.create_environment_variable, environment, data=data),
+                _made(repository, actions.create_environment_variable, environment, data=data),
             )
         elif there[name] != str(value):
             yield Step(
                 CHANGE,
                 f"variable {environment}/{name}: {there[name]} -> {value}",
-                _call(repository, actions.update_environment_variable, environment, name, data=data),
+                _made(repository, actions.update_environment_variable, environment, name, data=data),
             )
 
 
-def _call(repository: Repository, method: Any, *args: Any, **kwargs: Any) -> Callable[[], object]:
-    return lambda: repository.ask(method, *args, **kwargs)
+class _Done(NamedTuple):
+    """An answer of which only the success counts: many a write is answered with nothing."""
+
+    status_code: int
+    parsed_data: None = None
+
+
+def _made(repository: Repository, method: Any, *args: Any, **kwargs: Any) -> Callable[[], object]:
+    """The write, to be done when its turn comes."""
+
+    def ask(owner: str, name: str) -> Any:
+        return _Done(method(owner, name, *args, **kwargs).status_code)
+
+    return lambda: repository.ask(ask)
 
 
 def _secrets(
@@ -290,7 +300,7 @@ def _sealed(repository: Repository, environment: str, name: str, value: str) -> 
         actions = repository.rest.actions
         key = repository.ask(actions.get_environment_public_key, environment)
         data = {"encrypted_value": seal(str(key.key), value), "key_id": str(key.key_id)}
-        return repository.ask(actions.create_or_update_environment_secret, environment, name, data=data)
+        return _made(repository, actions.create_or_update_environment_secret, environment, name, data=data)()
 
     return make
 
@@ -314,12 +324,12 @@ def _rules(repository: Repository, wanted: list[dict[str, Any]]) -> Iterator[Ste
     for one in wanted:
         name = one["name"]
         if name not in there:
-            yield Step(MAKE, f"ruleset {name}", _call(repository, repos.create_repo_ruleset, data=one))
+            yield Step(MAKE, f"ruleset {name}", _made(repository, repos.create_repo_ruleset, data=one))
             continue
         have = _plain(repository.ask(repos.get_repo_ruleset, there[name]))
         differences = [str(difference) for difference in compare(one, have)]
         if differences:
             what = f"ruleset {name}: {'; '.join(differences)}"
-            yield Step(CHANGE, what, _call(repository, repos.update_repo_ruleset, there[name], data=one))
+            yield Step(CHANGE, what, _made(repository, repos.update_repo_ruleset, there[name], data=one))
     for name in sorted(set(there) - {one["name"] for one in wanted}):
         yield Step(NOTE, f"ruleset {name} is not in {FILE}; who made it?")

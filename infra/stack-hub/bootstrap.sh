@@ -19,17 +19,16 @@ alive() { [ -d /run/systemd/system ]; } # false while an image is built
 there() { getent passwd "$1" >/dev/null; }
 
 # put FILE MODE: standard input becomes the file, unless it is the same already; `changed` names what was written.
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
 changed=
 put() {
-    new=$(mktemp "$1.XXXXXX" 2>/dev/null) || { mkdir -p "$(dirname "$1")"; new=$(mktemp "$1.XXXXXX"); }
-    cat >"$new"
-    chmod "$2" "$new"
-    if [ -e "$1" ] && cmp -s "$new" "$1" && [ "$(stat -c %a "$1")" = "$2" ]; then
-        rm -f "$new"
-    else
-        mv -f "$new" "$1"
-        changed="$changed $1"
-    fi
+    cat >"$work/new"
+    if [ -f "$1" ] && cmp -s "$work/new" "$1" && [ "$(stat -c %a "$1")" = "$2" ]; then return 0; fi
+    mkdir -p "$(dirname "$1")"
+    install -m "$2" "$work/new" "$1.new"
+    mv -f "$1.new" "$1"
+    changed="$changed $1"
 }
 wrote() { case "$changed " in *" $1 "*) ;; *) return 1 ;; esac; }
 

@@ -255,7 +255,7 @@ def test_expressions_are_evaluated(expression: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("expression", "sentence"),
     [
-        ("[concat('a'", "it ends where"),
+        ("[concat('a']", "it ends where"),
         ("[concat('a'))]", "is too much"),
         ("[newGuid()]", "the function newGuid() is not known"),
         ("[parameters('gone')]", "there is no parameter 'gone'"),
