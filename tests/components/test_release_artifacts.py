@@ -109,7 +109,8 @@ def test_the_rewritten_model_predicts_the_same(made: Artifacts, tmp_path: Path) 
         session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
         answers.append(session.run(None, {"features": rows}))
     assert (answers[0][0] == answers[1][0]).all()
-    assert np.array_equal(answers[0][1], answers[1][1])
+    # The weights left with fewer bits, within what the gate tells; these rows are wilder than any that it tried.
+    assert np.abs(answers[0][1] - answers[1][1]).max() < 1e-3
 
 
 def test_free_text_and_names_do_not_survive_in_the_model(made: Artifacts) -> None:
