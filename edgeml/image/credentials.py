@@ -27,7 +27,6 @@ class Credential(NamedTuple):
     password: str = ""
     identity_token: str = ""
 
-
     def entry(self) -> dict[str, str]:
         """The registry's entry in docker's configuration; empty for nobody."""
         if self.identity_token:
