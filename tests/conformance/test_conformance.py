@@ -73,7 +73,7 @@ def test_what_runs_writes_what_it_should(name: str, tmp_path: Path) -> None:
         cwd=tmp_path / name,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     expected = content(name, "expected.yml")

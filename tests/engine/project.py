@@ -38,7 +38,7 @@ class Project:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=60,
+            timeout=240,
         )
         if check is not None:
             assert done.returncode == check, done.stdout + done.stderr
