@@ -164,7 +164,7 @@ class Cells:
         self._met: dict[str, list[NDArray[np.int64]]] = {}
 
     def least(self, name: str) -> float:
-        """How many times a number's width must fit into the column's range for the number to tell anything."""
+        """Of how many rows no more than one may fit a number by chance for the number to tell anything."""
         column = self._private.profile.numbers[name]
         if name not in self._names or column.occupancy > bits.OCCUPIED or column.levels < 2:
             return math.inf

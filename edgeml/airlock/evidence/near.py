@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from edgeml.airlock.evidence.corpus import Distinct
 from edgeml.airlock.evidence.join import ranges
 from edgeml.airlock.private import Private
-from edgeml.airlock.profile import Numbers, as_numbers
+from edgeml.airlock.profile import BINS, Numbers, as_numbers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +42,7 @@ class _Column(NamedTuple):
 class Near:
     """The different numbers that are fine enough to tell something of a column.
 
-    `least` is how many times a number's width must fit into the range of a column, by its name.
+    `least` is of how many rows no more than one may fit a number by chance, by column.
     """
 
     def __init__(self, distinct: Distinct, private: Private, least: dict[str, float]) -> None:
@@ -101,9 +101,27 @@ class Near:
         many = sum(len(group.values) for group in kept)
         if self._rows <= many:  # for few rows it is quicker to look for each of them
             return _Column(column.low, 0.0, kept, None)
+        kept = [told for group in kept if len((told := _telling(column, group, least)).values)]
+        many = sum(len(group.values) for group in kept)
         steps = min(_FINEST, max(_COARSE, 1 << (8 * many).bit_length()))
         scale = steps / (span or 1.0)
         return _Column(column.low, scale, kept, _sieve(kept, column.low, scale, steps))
+
+
+def _telling(column: Numbers, group: _Group, least: float) -> _Group:
+    """The numbers of a group that are fine enough where they stand: where more rows are they must be finer."""
+    import numpy as np
+
+    edges = column.low + (column.high - column.low) / BINS * np.arange(1, BINS)
+    padded = np.concatenate([column.shares[:1], column.shares, column.shares[-1:]])
+    # A number may reach over into a neighbouring step: the emptiest of the three counts. Wider ones are all kept.
+    share = np.minimum(np.minimum(padded[:-2], padded[1:-1]), padded[2:])
+    share *= 2 * group.reach * BINS <= column.high - column.low
+    many = np.diff(np.concatenate([[0], np.searchsorted(group.values, edges), [len(group.values)]]))
+    times = np.repeat(np.maximum(share * BINS, 1.0) * (2 * least), many)
+    some = np.flatnonzero(times * group.halves <= column.high - column.low)
+    halves = group.halves[some]
+    return _Group(group.values[some], halves, float(halves.max(initial=0.0)), group.which[some])
 
 
 def _grouped(distinct: Distinct) -> list[_Group]:

@@ -65,7 +65,7 @@ class Window:
         self._pairs: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
 
     def least(self, name: str) -> float:
-        """How many times a number's width must fit into the column's range for the number to tell anything."""
+        """Of how many rows no more than one may fit a number by chance for the number to tell anything."""
         return float(2.0**self._least) if name in self._names and len(self._names) >= 4 else math.inf
 
     def _told(self, column: Numbers, step: int = 1) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
