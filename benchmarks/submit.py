@@ -96,9 +96,8 @@ def submitting(project: Path, folder: Path, rounds: int) -> bool:
     print(f"submit of the same again          {known:6.2f} s, {known - base:.2f} s beyond")
     parts = (CPU[1 : rounds + 1], CPU[rounds + 1 :: 2], CPU[rounds + 2 :: 2])
     loaded, full, short = (statistics.median(part) for part in parts)
-    print(
-        f"seconds of the processor          {loaded:6.2f} to import, {full:.2f} everything new, {short:.2f} the same again"
-    )
+    spent = f"{loaded:.2f} to import, {full:.2f} everything new, {short:.2f} the same again"
+    print(f"seconds of the processor            {spent}")
     print(f"requests, everything new          {len(keys):6d}   of which blobs {blobs}, made twice {len(twice)}")
     print(f"bodies that the models do not have {len(made['wrong']):5d}")
     return beyond <= BOUND and not twice and not made["wrong"]
