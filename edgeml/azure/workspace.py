@@ -30,6 +30,7 @@ class Workspace:
     """One workspace, seen by one identity. Nothing is asked of Azure before something is asked of it."""
 
     def __init__(self, settings: Settings) -> None:
+        quiet_sdk()
         missing = [k for k in ("subscription_id", "resource_group", "workspace") if not getattr(settings.azure, k)]
         if missing:
             raise EdgemlError(f"azure.{missing[0]} is empty; set it in edgeml.toml, `edgeml doctor` tells what else")
@@ -52,7 +53,6 @@ class Workspace:
     @cached_property
     def client(self) -> MLClient:
         """The SDK's client, without telemetry and without the progress bars that it would draw."""
-        quiet_sdk()
         with silence():
             from azure.ai.ml import MLClient
             from azure.ai.ml._azure_environments import _environments
@@ -141,7 +141,7 @@ class Workspace:
 
 def quiet_sdk() -> None:
     """Azure's loggers print warnings about themselves, and HTTP headers when asked for more."""
-    logging.getLogger("azure").setLevel(logging.ERROR)
+    logging.getLogger("azure").setLevel(logging.CRITICAL)  # what they tell of as errors is raised as well
     logging.getLogger("msrest").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"azure\..*|marshmallow.*|msrest.*")
 
