@@ -257,7 +257,7 @@ def _variables(repository: Repository, environment: str, values: Mapping[str, An
             yield Step(
                 CHANGE,
                 f"variable {environment}/{name}: {there[name]} -> {value}",
-                _made(repository, actions.update_environment_variable, environment, name, data=data),
+                _made(repository, actions.update_environment_variable, name, environment, data=data),
             )
 
 

@@ -12,7 +12,7 @@ export DEBIAN_FRONTEND=noninteractive LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bi
 umask 022
 : "${ADMIN:?}" "${SSH_SOURCES=}" "${EGRESS=}" "${DATA_DISK=/dev/disk/azure/scsi1/lun0}"
 HOME_OF_DATA=/srv/edgeml
-PACKAGES="ca-certificates bubblewrap docker.io e2fsprogs nftables openssh-server python3 unattended-upgrades"
+PACKAGES="ca-certificates bubblewrap docker.io e2fsprogs nftables openssh-server python3 unattended-upgrades util-linux"
 
 say() { printf 'edgeml: %s\n' "$*" >&2; }
 alive() { [ -d /run/systemd/system ]; } # false while an image is built
@@ -54,17 +54,20 @@ users() {
     id -nG "$ADMIN" | tr ' ' '\n' | grep -qx docker || usermod -aG docker "$ADMIN"
 }
 
-# The data disk is formatted once, when nothing at all is on it, and mounted by its label.
+# The data disk is formatted once, when nothing at all is on it (no file system, no partition table), and mounted by its
+# label. A disk with anything else on it is somebody's.
 disk() {
-    if [ -b "$DATA_DISK" ]; then
-        [ -n "$(blkid -o value -s TYPE "$DATA_DISK" 2>/dev/null)" ] || mkfs.ext4 -q -L edgeml "$DATA_DISK"
-        mkdir -p "$HOME_OF_DATA"
-        line="LABEL=edgeml $HOME_OF_DATA ext4 defaults,nofail,nosuid,nodev 0 2"
-        grep -qxF "$line" /etc/fstab 2>/dev/null || printf '%s\n' "$line" >>/etc/fstab
-        ! alive || mountpoint -q "$HOME_OF_DATA" || mount "$HOME_OF_DATA"
-    else
+    if ! [ -b "$DATA_DISK" ]; then
         say "there is no disk $DATA_DISK; everything goes on the system's own"
+        return 0
     fi
+    [ -n "$(wipefs --no-act "$DATA_DISK")" ] || mkfs.ext4 -q -L edgeml "$DATA_DISK"
+    [ "$(blkid -p -o value -s LABEL "$DATA_DISK")" = edgeml ] ||
+        { say "the disk $DATA_DISK holds something that is not ours; attach an empty one"; exit 1; }
+    mkdir -p "$HOME_OF_DATA"
+    line="LABEL=edgeml $HOME_OF_DATA ext4 defaults,nofail,nosuid,nodev 0 2"
+    grep -qxF "$line" /etc/fstab 2>/dev/null || printf '%s\n' "$line" >>/etc/fstab
+    ! alive || mountpoint -q "$HOME_OF_DATA" || mount "$HOME_OF_DATA"
 }
 
 # folder PATH OWNER GROUP MODE

@@ -1,6 +1,6 @@
 """bootstrap.sh in a real root of Debian: run twice, then its firewall loaded and probed, its sshd asked what it takes.
 
-The root is made by mmdebstrap with what the script is about (systemd units, sshd) and without nftables, which the
+The root is made by mmdebstrap with what the script is about (systemd units, sshd, disks) and no nftables, which the
 script has to install. docker and the rest are empty packages of those names, because they alone would take a minute;
 that the real ones can be installed is asked of apt.
 """
@@ -23,7 +23,7 @@ import pytest
 from edgeml.infra.target import bootstrap
 
 ROOT = Path(__file__).resolve().parents[2]
-EMPTY = ("bubblewrap", "ca-certificates", "docker.io", "e2fsprogs", "python3", "unattended-upgrades")
+EMPTY = ("bubblewrap", "ca-certificates", "docker.io", "python3", "unattended-upgrades")
 TOOLS = {"mmdebstrap": "mmdebstrap", "nft": "nftables", "ip": "iproute2", "dpkg-deb": "dpkg", "setpriv": "util-linux"}
 OUT, IN, ELSEWHERE = "10.77.0.2", "10.77.0.1", "10.77.0.3"
 WIRESERVER, METADATA = "168.63.129.16", "169.254.169.254"
@@ -86,8 +86,10 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
             pytest.skip(f"{', '.join(missing)} cannot be installed here")
     folder = tmp_path_factory.mktemp("machine")
     root = folder / "root"
-    packages = "systemd,openssh-server"
-    line = ["mmdebstrap", "--variant=minbase", f"--include={packages}", "--skip=cleanup/apt", "bookworm", str(root)]
+    packages = "systemd,openssh-server,e2fsprogs"
+    # In a mount namespace: killed, it would leave its mounts on this machine.
+    line = ["unshare", "-m", "mmdebstrap", "--variant=minbase", f"--include={packages}", "--skip=cleanup/apt"]
+    line += ["bookworm", str(root)]
     made = subprocess.run(line, capture_output=True, text=True, timeout=500)
     if made.returncode:
         pytest.skip(f"no root can be made here: {made.stderr[-300:]}")
@@ -188,6 +190,43 @@ def test_the_real_packages_can_be_had(machine: Machine) -> None:
     versions = machine.run("sh", "-c", ask, " ".join(EMPTY)).stdout.split()
     assert len(versions) == len(EMPTY)
     machine.run("apt-get", "--simulate", "--allow-downgrades", "--no-install-recommends", "-y", "install", *versions)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[str]:
+    """An empty disk of 32 MiB."""
+    (tmp_path / "disk").write_bytes(b"")
+    os.truncate(tmp_path / "disk", 32 << 20)
+    made = subprocess.run(["losetup", "-f", "--show", str(tmp_path / "disk")], capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"this machine has no loop devices: {made.stderr.strip()}")
+    yield made.stdout.strip()
+    subprocess.run(["losetup", "-d", made.stdout.strip()], check=True)
+
+
+def test_an_empty_disk_is_formatted_once(machine: Machine, disk: str) -> None:
+    seen = []
+    for _ in range(2):
+        machine.run("env", f"DATA_DISK={disk}", "sh", "/root/bootstrap.sh")
+        seen.append(machine.run("blkid", "-p", "-o", "export", disk).stdout)
+    assert "LABEL=edgeml" in seen[0]
+    assert seen[0] == seen[1]
+    assert (machine.root / "etc/fstab").read_text().count("LABEL=edgeml /srv/edgeml ext4") == 1
+
+
+@pytest.mark.parametrize("holds", ["a file system", "a partition table"])
+def test_a_disk_with_anything_on_it_is_left_alone(machine: Machine, disk: str, holds: str) -> None:
+    if holds == "a file system":
+        machine.run("mkfs.ext4", "-q", "-L", "rows", disk)
+    else:
+        one = bytes([0, 0, 0, 0, 0x83, 0, 0, 0, *(2048).to_bytes(4, "little"), *(4096).to_bytes(4, "little")])
+        with open(disk, "r+b") as device:
+            device.write(bytes(446) + one + bytes(48) + b"\x55\xaa")
+    before = hashlib.sha256(Path(disk).read_bytes()).hexdigest()
+    done = machine.run("env", f"DATA_DISK={disk}", "sh", "/root/bootstrap.sh", check=False)
+    assert done.returncode == 1
+    assert "holds something that is not ours" in done.stderr
+    assert hashlib.sha256(Path(disk).read_bytes()).hexdigest() == before
 
 
 def test_an_old_sshd_stops_the_script(machine: Machine, tmp_path: Path) -> None:
