@@ -91,7 +91,7 @@ $(VENV)/.dev: $(VENV)/.runtime requirements/dev.lock
 	@touch $@
 
 define install
-{ $(BIN)/uv pip install --quiet $(2) --python $(BIN)/python --require-hashes -r $(1) 2>/dev/null \
+{ UV_COMPILE_BYTECODE_TIMEOUT=600 $(BIN)/uv pip install --quiet $(2) --python $(BIN)/python --require-hashes -r $(1) 2>/dev/null \
 	|| $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(1); } \
 && $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e . \
 || { echo "edgeml: the locked packages could not be installed, see above; check network and disk and call make again" >&2; exit 1; }

@@ -110,7 +110,7 @@ def test_the_rewritten_model_predicts_the_same(made: Artifacts, tmp_path: Path) 
         answers.append(session.run(None, {"features": rows}))
     assert (answers[0][0] == answers[1][0]).all()
     # The weights left with fewer bits, within what the gate tells; these rows are wilder than any that it tried.
-    assert np.abs(answers[0][1] - answers[1][1]).max() < 1e-3
+    assert np.abs(answers[0][1] - answers[1][1]).max() < 0.02
 
 
 def test_free_text_and_names_do_not_survive_in_the_model(made: Artifacts) -> None:
@@ -440,7 +440,7 @@ REFUSALS: dict[str, tuple[str, str, Callable[[Artifacts], Any]]] = {
     "a function": ("onnx.structure", "model.onnx", model(add_function)),
     "a sparse tensor": ("onnx.structure", "model.onnx", model(add_sparse)),
     "a tensor with more data than its shape": ("onnx.", "model.onnx", model(break_tensor)),
-    "an encoded string in the model": ("text.opaque", "model.onnx", model(add_base64_string)),
+    "an encoded string in the model": ("text.entropy", "model.onnx", model(add_base64_string)),
     "other inputs than the signature's": ("onnx.interface", "model.onnx",
         edit("model/signature.json", inputs__0__name="mean_radius")),
     "other outputs than the signature's": ("onnx.interface", "model.onnx",

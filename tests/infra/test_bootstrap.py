@@ -23,6 +23,7 @@ import pytest
 from edgeml.infra.target import bootstrap
 
 ROOT = Path(__file__).resolve().parents[2]
+HOME = "/root"  # of the machine that is made
 EMPTY = ("bubblewrap", "ca-certificates", "docker.io", "python3", "unattended-upgrades")
 TOOLS = {"mmdebstrap": "mmdebstrap", "nft": "nftables", "ip": "iproute2", "dpkg-deb": "dpkg", "setpriv": "util-linux"}
 OUT, IN, ELSEWHERE = "10.77.0.2", "10.77.0.1", "10.77.0.3"
@@ -102,7 +103,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     (root / "root/bootstrap.sh").write_text(script)
     said, trees = [], []
     for _ in range(2):
-        done = inside(root, "sh", "/root/bootstrap.sh")
+        done = inside(root, "sh", f"{HOME}/bootstrap.sh")
         said.append(done.stdout + done.stderr)
         trees.append(tree(root))
     # The namespaces of the probes have no resolver; asking for the second host must not take long.
@@ -207,7 +208,7 @@ def disk(tmp_path: Path) -> Iterator[str]:
 def test_an_empty_disk_is_formatted_once(machine: Machine, disk: str) -> None:
     seen = []
     for _ in range(2):
-        machine.run("env", f"DATA_DISK={disk}", "sh", "/root/bootstrap.sh")
+        machine.run("env", f"DATA_DISK={disk}", "sh", f"{HOME}/bootstrap.sh")
         seen.append(machine.run("blkid", "-p", "-o", "export", disk).stdout)
     assert "LABEL=edgeml" in seen[0]
     assert seen[0] == seen[1]
@@ -223,7 +224,7 @@ def test_a_disk_with_anything_on_it_is_left_alone(machine: Machine, disk: str, h
         with open(disk, "r+b") as device:
             device.write(bytes(446) + one + bytes(48) + b"\x55\xaa")
     before = hashlib.sha256(Path(disk).read_bytes()).hexdigest()
-    done = machine.run("env", f"DATA_DISK={disk}", "sh", "/root/bootstrap.sh", check=False)
+    done = machine.run("env", f"DATA_DISK={disk}", "sh", f"{HOME}/bootstrap.sh", check=False)
     assert done.returncode == 1
     assert "holds something that is not ours" in done.stderr
     assert hashlib.sha256(Path(disk).read_bytes()).hexdigest() == before
@@ -234,7 +235,7 @@ def test_an_old_sshd_stops_the_script(machine: Machine, tmp_path: Path) -> None:
     before = file.read_text()
     file.write_text(before.replace("Include ", "#Include "))
     try:
-        done = machine.run("sh", "/root/bootstrap.sh", check=False)
+        done = machine.run("sh", f"{HOME}/bootstrap.sh", check=False)
     finally:
         file.write_text(before)
     assert done.returncode == 1

@@ -198,7 +198,7 @@ def test_as_nobody_the_sandbox_is_the_same(private: Private, tmp_path: Path, ear
 
     packages = str(Path(yaml.__file__).parents[1])
     here = str(Path(__file__).parents[2])
-    for folder in (tmp_path, *tmp_path.parents[:2]):
+    for folder in (tmp_path, *tmp_path.parents[:3]):
         folder.chmod(0o777)
     shown = {"tcp": ears.tcp, "udp": ears.udp, "http": ears.http, "abstract": ears.abstract, "path": ears.path}
     private.trainer(SOCKETS["tcp"].format(**shown))
