@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgeml.azure.workspace import Workspace
 
 # The storage SDK would wait 15 seconds before it tries again; what lasts longer is waited out by `patiently`.
-RETRY: dict[str, Any] = {"retry_total": 3, "initial_backoff": 0.5, "increment_base": 2.0}
+RETRY: dict[str, Any] = {"retry_total": 3, "initial_backoff": 0.5, "increment_base": 2.0, "random_jitter_range": 1}
 AT_ONCE = 8  # uploads; the blobs are small, so their number of round trips is what counts
 
 
