@@ -7,7 +7,7 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --group build --universal --pyth
 
 APART := $(addprefix tests/,airlock check components conformance pipeline registry report)
 
-.PHONY: help setup demo test lint format lock bench bench-ingest bench-run bench-demo bench-check bench-airlock clean
+.PHONY: help setup demo test lint format lock bench bench-ingest bench-run bench-demo bench-check bench-airlock bench-serve clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -39,7 +39,7 @@ lock: $(VENV)/.dev ## compile the locks anew from pyproject.toml
 		--no-header --no-annotate --quiet -c requirements/dev.lock -o environments/training/requirements.lock
 	@$(BIN)/edgeml check --fix
 
-bench: bench-run bench-ingest bench-demo bench-check bench-airlock ## all benchmarks (slow)
+bench: bench-run bench-ingest bench-demo bench-check bench-airlock bench-serve ## all benchmarks (slow)
 
 bench-ingest: $(VENV)/.dev ## ingest against a bare download
 	@$(BIN)/python benchmarks/ingest.py
@@ -57,6 +57,11 @@ bench-demo: $(VENV)/.dev ## where the seconds of `make demo` go
 
 bench-check: $(VENV)/.dev ## how long `edgeml check` takes, and what it finds that the SDK does not
 	@$(BIN)/python benchmarks/check.py
+
+bench-serve: $(VENV)/.dev ## the scoring server against other servers, and the HTTP libraries it could stand on
+	@$(BIN)/python benchmarks/serve.py
+	@echo
+	@$(BIN)/python benchmarks/serve_libraries.py
 
 clean: ## remove .venv and .edgeml, with the embedded storage and all runs in it
 	@test ! -x $(BIN)/edgeml || $(BIN)/edgeml storage stop
