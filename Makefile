@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 COMPILE := $(BIN)/uv pip compile pyproject.toml --group build --universal --python-version 3.11 \
 	--generate-hashes --no-header --no-annotate --quiet
 
-.PHONY: help setup demo demo-edge demo-azure test lint format lock bench bench-ingest bench-run bench-demo bench-check bench-airlock bench-submit clean
+.PHONY: help setup demo demo-edge demo-azure test lint format lock bench bench-ingest bench-run bench-demo bench-check bench-airlock bench-serve bench-submit clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -45,7 +45,7 @@ lock: $(VENV)/.dev ## compile the locks anew from pyproject.toml
 		-c requirements/dev.lock -o environments/scoring/requirements.lock
 	@$(BIN)/edgeml check --fix
 
-bench: bench-run bench-ingest bench-demo bench-check bench-airlock bench-submit ## all benchmarks (slow)
+bench: bench-run bench-ingest bench-demo bench-check bench-airlock bench-serve bench-submit ## all benchmarks (slow)
 
 bench-ingest: $(VENV)/.dev ## ingest against a bare download
 	@$(BIN)/python benchmarks/ingest.py
@@ -66,6 +66,11 @@ bench-submit: $(VENV)/.dev ## `edgeml submit` against the loopback Azure, then a
 
 bench-check: $(VENV)/.dev ## how long `edgeml check` takes, and what it finds that the SDK does not
 	@$(BIN)/python benchmarks/check.py
+
+bench-serve: $(VENV)/.dev ## the scoring server against other servers, and the HTTP libraries it could stand on
+	@$(BIN)/python benchmarks/serve.py
+	@echo
+	@$(BIN)/python benchmarks/serve_libraries.py
 
 clean: ## remove .venv and .edgeml, with the embedded storage and all runs in it
 	@test ! -x $(BIN)/edgeml || $(BIN)/edgeml storage stop

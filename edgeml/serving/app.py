@@ -52,15 +52,7 @@ class App:
         self._fields |= {column.name for column in model.signature.columns}
         self._routes = self._paths()
         self._document = b""
-
-    def heavy(self, path: str, body: bytes) -> bool:
-        """Whether a request may take longer than the event loop can spare, judged before anything is parsed."""
-        route = self._routes.get(path)
-        if route is None or route.method != "POST":
-            return False
-        # A value takes two bytes at least, so this many rows are in a body at most.
-        rows = len(body) / (2 * max(1, len(self.model.signature.columns)))
-        return len(body) > INLINE_BYTES or self.model.call_seconds + rows * self.model.row_seconds > INLINE_SECONDS
+        self.light_bytes = _light_bytes(model)
 
     def answer(self, method: str, path: str, body: bytes) -> Answer:
         """The answer to a request; never raises."""
@@ -131,6 +123,18 @@ class App:
         page, policy = openapi.page(self.model)
         headers = f"content-security-policy: {policy}\r\nx-content-type-options: nosniff\r\n"
         return Answer(200, page, "text/html; charset=utf-8", "page", headers=headers)
+
+
+def _light_bytes(model: Model) -> int:
+    """The longest body that the event loop works on itself, judged by what the model took at the start.
+
+    A value takes two bytes at least, which bounds the rows of a body.
+    """
+    left = INLINE_SECONDS - model.call_seconds
+    if left <= 0:
+        return 0
+    rows = left / max(model.row_seconds, 1e-9)
+    return int(min(INLINE_BYTES, 2 * rows * max(1, len(model.signature.columns))))
 
 
 def refused(refusal: Refusal, route: str = "other", field: str = "") -> Answer:

@@ -27,6 +27,7 @@ HEAD_BYTES = 16 << 10  # of a request line and its headers
 LINGER_SECONDS = 5
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.-]{1,64}")
 _LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
+_LENGTHS = frozenset(map(len, ("content-length", "transfer-encoding", "expect", "content-encoding", "x-request-id")))
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -160,16 +161,18 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head += len(name) + len(value) + 4  # colon, space and the end of the line
-        match len(name), name.lower():
-            case 14, b"content-length":
+        if len(name) not in _LENGTHS:
+            return
+        match name.lower():
+            case b"content-length":
                 self._length = int(value)  # llhttp has refused what is no number
-            case 17, b"transfer-encoding":
+            case b"transfer-encoding":
                 self._chunked = True  # llhttp has refused any other
-            case 6, b"expect":
+            case b"expect":
                 self._expects = value.lower() == b"100-continue"
-            case 16, b"content-encoding":
+            case b"content-encoding":
                 self._encoded = value.lower() not in (b"", b"identity")
-            case 12, b"x-request-id":
+            case b"x-request-id":
                 self._id = value
 
     def on_headers_complete(self) -> None:
@@ -221,7 +224,7 @@ class Connection(asyncio.Protocol):
         if request.refusal is not None:
             self._last(request, refused(request.refusal))
             return
-        if not self._server.app.heavy(request.path, request.body):
+        if len(request.body) <= self._server.app.light_bytes:
             self._write(request, self._server.app.answer(request.method, request.path, request.body))
             return
         self.working = True
@@ -250,18 +253,18 @@ class Connection(asyncio.Protocol):
 
     def _send(self, request: Request, answer: Answer, keep: bool) -> None:
         self._server.buffered -= len(request.body)
+        more = answer.headers
+        if request.id:
+            more += f"x-request-id: {request.id}\r\n"
+        if not keep:
+            more += "connection: close\r\n"
+        elif request.old:
+            more += "connection: keep-alive\r\n"
         head = (
             f"{_LINES[answer.status]}{self._server.date}content-type: {answer.content_type}\r\n"
-            f"content-length: {len(answer.body)}\r\n{answer.headers}"
+            f"content-length: {len(answer.body)}\r\n{more}\r\n"
         )
-        if request.id:
-            head += f"x-request-id: {request.id}\r\n"
-        if not keep:
-            head += "connection: close\r\n"
-        elif request.old:
-            head += "connection: keep-alive\r\n"
-        body = b"" if request.method == "HEAD" else answer.body
-        self._transport.write(f"{head}\r\n".encode("latin-1") + body)
+        self._transport.write(head.encode() if request.method == "HEAD" else head.encode() + answer.body)
         self._server.answered(request, answer, perf_counter() - request.arrived)
 
     def _refuse(self, refusal: Refusal) -> None:

@@ -20,7 +20,7 @@ class Log:
     def __init__(self, descriptor: int = 1) -> None:
         self.dropped = 0
         self._descriptor = descriptor
-        self._lines: list[bytes] = []
+        self._lines: list[str] = []
         self._size = 0
         self._handed = self._written = 0  # bytes; each counted by one thread
         self._second, self._stamp = -1, ""
@@ -30,6 +30,18 @@ class Log:
 
     def add(self, event: str, **fields: Any) -> None:
         """Gather one line; call it from one thread only."""
+        self._gather(f'"event":"{event}",{_ENCODER.encode(fields).decode()[1:]}')
+
+    def request(self, route: str, status: int, seconds: float, rows: int, field: str, name: str) -> None:
+        """Gather the line of an answered request; `name` is the client's for it, of letters and digits only."""
+        line = f'"event":"request","route":"{route}","status":{status},"ms":{seconds * 1000:.3f},"rows":{rows}'
+        if field:
+            line += f',"field":{_ENCODER.encode(field).decode()}'
+        if name:
+            line += f',"id":"{name}"'
+        self._gather(f"{line}}}")
+
+    def _gather(self, rest: str) -> None:
         now = time.time()
         second = int(now)
         if second != self._second:
@@ -37,16 +49,16 @@ class Log:
         if self._size + self._handed - self._written > HELD:
             self.dropped += 1
             return
-        stamp = f"{self._stamp}.{int((now - second) * 1000):03}Z"
-        line = _ENCODER.encode({"time": stamp, "event": event, **fields})
+        line = f'{{"time":"{self._stamp}.{int((now - second) * 1000):03}Z",{rest}'
         self._lines.append(line)
         self._size += len(line) + 1
 
     def flush(self) -> None:
         """Hand what was gathered to the thread."""
         if self._lines:
-            self._handed += self._size
-            self._queue.put(b"\n".join(self._lines) + b"\n")
+            data = "\n".join([*self._lines, ""]).encode()
+            self._handed += len(data)
+            self._queue.put(data)
             self._lines, self._size = [], 0
 
     def close(self) -> None:

@@ -113,14 +113,7 @@ class Server:
     def answered(self, request: Request, answer: Answer, seconds: float) -> None:
         self.app.metrics.count(answer.route, answer.status, seconds, answer.rows)
         if self._logs_all or answer.status >= 400:
-            fields = {"route": answer.route, "status": answer.status, "ms": round(seconds * 1000, 3)}
-            if answer.rows:
-                fields["rows"] = answer.rows
-            if answer.field:
-                fields["field"] = answer.field
-            if request.id:
-                fields["id"] = request.id
-            self._log.add("request", **fields)
+            self._log.request(answer.route, answer.status, seconds, answer.rows, answer.field, request.id)
 
 
 def bind(settings: Settings) -> socket.socket:

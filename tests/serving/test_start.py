@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +137,10 @@ def test_the_server_needs_nothing_else_of_edgeml(mixed_model: Path) -> None:
     third = {name for name in found if name not in sys.stdlib_module_names and not name.startswith(("_", "edgeml"))}
     theirs = {"flatbuffers", "google", "packaging", "typing_extensions", "cython_runtime"}
     assert third - theirs == {"numpy", "onnxruntime", "msgspec", "httptools", "uvloop"}
+
+
+def test_the_page_lists_every_setting_with_its_default() -> None:
+    rows = re.findall(
+        r"^\| `EDGEML_SERVE_(\w+)` \| (?:`(.*?)`)? ?\|", (ROOT / "docs/serving.md").read_text(), re.MULTILINE
+    )
+    assert dict(rows) == {field.name.upper(): str(field.default) for field in fields(Settings)}
