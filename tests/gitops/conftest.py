@@ -100,7 +100,9 @@ class Story:
         return decide(site, tag, images=self.shelf)
 
     def reasons(self, site: str, tag: str) -> list[str]:
-        return [refusal.reason for refusal in self.gate(site, tag).refusals]
+        refusals = self.gate(site, tag).refusals
+        print(*refusals, sep="\n")  # with their causes, where a test fails
+        return [refusal.reason for refusal in refusals]
 
 
 @pytest.fixture(scope="session")

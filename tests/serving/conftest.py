@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from edgeml.serving.settings import Settings
 from tests.serving import models
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,9 +44,13 @@ class Served:
     port: int
     log: Path
     _connection: http.client.HTTPConnection | None = field(default=None, repr=False)
+    _asked: float = 0
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         """One request over the kept connection; a body that is no bytes is sent as JSON."""
+        if time.monotonic() - self._asked > Settings.idle_seconds / 2:
+            self.stop_asking()
+        self._asked = time.monotonic()
         if self._connection is None:
             self._connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
