@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--poll", type=float, default=15.0, metavar="SECONDS", help="between two looks (default: %(default)s)"
     )
-    parser.add_argument("--resume", default="", metavar="WORKFLOW", help="let this workflow wait on, its input `job` set")
+    parser.add_argument("--resume", default="", metavar="WORKFLOW", help="let this workflow wait on, by its input job")
     parser.add_argument("--json", action="store_true", help="print state and run folder as JSON")
 
 
