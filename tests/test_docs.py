@@ -30,6 +30,9 @@ def commands(page: Path) -> list[str]:
 def test_the_commands_of_a_page_run_in_its_order(page: Path, checkout: Path) -> None:
     script = "set -euo pipefail\n" + "\n".join(commands(page))
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    environment |= {
+        f"GIT_{role}_{key}": "docs@edgeml.example" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")
+    }
     done = subprocess.run(["bash", "-xc", script], cwd=checkout, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
 
@@ -91,7 +94,7 @@ def test_the_readme_shows_the_tree_as_it_is() -> None:
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.splitlines()
     present = {name.partition("/")[0] for name in listed}
-    hidden = {".ci", ".gitignore", ".npmrc", ".pre-commit-config.yaml", "LICENSE", "README.md"}
+    hidden = {".ci", ".gitignore", ".npmrc", ".pre-commit-config.yaml", ".template.json", "LICENSE", "README.md"}
     assert shown == present - hidden
 
 

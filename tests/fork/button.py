@@ -1,6 +1,6 @@
 """What GitHub's "Use this template" makes of a checkout: its files as one first commit, and none of its history.
 
-`python -m tests.fork.button FOLDER` does it with the checkout that it stands in; the workflow `template` begins so.
+`python tests/fork/button.py FOLDER` does it with the checkout that it stands in; the workflow `template` begins so.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.conftest import ROOT
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -238,3 +238,12 @@ def test_files_that_are_broken_are_named(whole: Path, monkeypatch: pytest.Monkey
     git(whole, "checkout", "--quiet", ".")
     assert edgeml("init", "--yes", *FLAGS)[0] == 0, "and once they are mended it goes on"
     assert left_over(whole) == []
+
+
+def test_the_page_shows_what_it_prints(whole: Path, monkeypatch: pytest.MonkeyPatch, edgeml: Edgeml) -> None:
+    monkeypatch.chdir(whole)
+    page = (ROOT / "docs/setup.md").read_text()
+    shown = re.search(r"```sh\nedgeml (init [^\n]*)\n```\n\n```text\n(.*?)```", page, re.DOTALL)
+    assert shown is not None
+    said = edgeml(*shown[1].split())[1].partition("\n\n")[0]
+    assert re.sub(r"(has, )[0-9a-f]{12}", r"\g<1>3f0c…", said) == shown[2].strip()
