@@ -104,6 +104,7 @@ def _told(done: list[Done], answers: dict[str, str]) -> list[str]:
         "next    git diff, then git add --all && git commit -m 'Begin " + answers["name"] + "'",
         "        make demo                                # the whole loop on this machine",
         "        az login",
+        "        edgeml doctor github                     # is infra/azure/parameters.json as GitHub says?",
         "        edgeml infra plan --target azure         # workspace, registry, identities; then apply",
         "        edgeml infra plan --target stack-hub     # the edge VM and the rows' account; then apply",
         "        edgeml infra plan --target github        # environments, rules, variables; then apply",

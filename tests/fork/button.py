@@ -41,10 +41,15 @@ def press(source: Path, folder: Path) -> Path:
             else:
                 there.write_bytes((source / name).read_bytes())
                 there.chmod((source / name).stat().st_mode)
+    begin_history(folder)
+    return folder
+
+
+def begin_history(folder: Path) -> None:
+    """A repository whose one commit has every file of a folder."""
     git(folder, "init", "--quiet", "--template=", "--initial-branch", "main")
     git(folder, "add", "--all", "--force")
     git(folder, "commit", "--quiet", "--message", "Initial commit")
-    return folder
 
 
 if __name__ == "__main__":

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from edgeml import cli
+from edgeml.fork import record
+from edgeml.fork.git import Git
 from tests.conftest import ROOT
-from tests.fork.button import git, press
+from tests.fork.button import begin_history, git, press
 
 LATER = "v1.1.0"
 
@@ -29,8 +32,21 @@ def nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def pressed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """This very checkout as the button makes it; tests clone it."""
-    return press(ROOT, tmp_path_factory.mktemp("fork") / "pressed")
+    """The template as the button makes it, of this very checkout or, in a fork, as the fork got it; tests clone it."""
+    folder = tmp_path_factory.mktemp("fork") / "pressed"
+    if not (ROOT / record.FILE).is_file():
+        return press(ROOT, folder)
+    tree = record.parse((ROOT / record.FILE).read_text()).tree
+    if not Git(ROOT).ask("cat-file", "-t", tree):
+        pytest.skip(f"this clone of a fork holds nothing of the template's version {tree[:12]}")
+    archive = folder.with_suffix(".tar")
+    git(ROOT, "archive", "--output", str(archive), tree)
+    folder.mkdir()
+    with tarfile.open(archive) as packed:
+        packed.extractall(folder, filter="data")
+    begin_history(folder)
+    assert git(folder, "rev-parse", "HEAD^{tree}") == tree
+    return folder
 
 
 @pytest.fixture
