@@ -282,6 +282,20 @@ def test_what_cannot_be_done_is_said_and_nothing_moves(
     assert git(fork, "for-each-ref", "refs/heads") == before and git(fork, "status", "--porcelain") == ""
 
 
+def test_what_somebody_added_to_the_branch_is_not_overwritten(begun: tuple[Path, Path], edgeml: Edgeml) -> None:
+    template, fork = begun
+    assert edgeml("upgrade", "--from", str(template))[0] == 0
+    git(fork, "switch", "--quiet", BRANCH)
+    write(fork, "docs/fresh.md", "Mended in the pull request.\n")
+    mended = commit(fork, "Mend")
+    git(fork, "switch", "--quiet", "main")
+    code, _, errors = edgeml("upgrade", "--from", str(template))
+    assert code == 1 and f"`git branch -D {BRANCH}`" in errors
+    assert git(fork, "rev-parse", BRANCH) == mended
+    git(fork, "branch", "--quiet", "-D", BRANCH)
+    assert edgeml("upgrade", "--from", str(template))[0] == 0
+
+
 def test_a_tree_with_changes_is_left_alone(begun: tuple[Path, Path], edgeml: Edgeml) -> None:
     template, fork = begun
     write(fork, "docs/page.md", "Half written.\n")
