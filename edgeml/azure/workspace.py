@@ -35,6 +35,7 @@ class Workspace:
         if missing:
             raise EdgemlError(f"azure.{missing[0]} is empty; set it in edgeml.toml, `edgeml doctor` tells what else")
         self.settings = settings
+        self.uploaded: set[tuple[str, str]] = set()  # container and name of blobs that this process knows to be there
         azure = settings.azure
         self.name = azure.workspace
         self.id = (
