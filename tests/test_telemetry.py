@@ -33,7 +33,7 @@ LOADS = {
     "with contextlib.suppress(Exception):\n    golden.record(data, {'features': []}, {}, 'seed')",
     "evaluate_model": "import evaluate_model as c; from pathlib import Path; from types import SimpleNamespace as N\n"
     "Path('model.onnx').write_bytes(data)\n"
-    "Path('signature.json').write_text('{\"features\":[],\"task\":1,\"target\":1,\"classes\":1,\"positive\":1}')\n"
+    'Path(\'signature.json\').write_text(\'{"features":[],"task":1,"target":1,"classes":1,"positive":1}\')\n'
     "c.open_model(Path('.'), N(task=1, target=1, classes=1, positive=1, columns={}))",
     "train_model": "import train_model as c; from types import SimpleNamespace as N\n"
     "import polars, contextlib\n"
@@ -71,7 +71,9 @@ def start(code: str, home: Path, proxy: str = "") -> subprocess.Popen[bytes]:
     environment |= {"HOME": str(home), "XDG_CACHE_HOME": str(home), "HTTPS_PROXY": proxy}
     work = home.with_name(f"{home.name}-work")
     work.mkdir()
-    return subprocess.Popen([sys.executable, "-c", MODEL + code + LOADED], env=environment, cwd=work, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-c", MODEL + code + LOADED], env=environment, cwd=work, stderr=subprocess.PIPE
+    )
 
 
 def test_no_identifier_is_kept_wherever_a_session_is_made(tmp_path: Path) -> None:

@@ -101,6 +101,18 @@ class Workspace:
         operation = response.headers.get("Azure-AsyncOperation")
         return self._finished(operation) if operation else response
 
+    def send(self, method: str, url: str, body: Any = None, **params: str) -> Any:
+        """The JSON that an endpoint of the workspace beside Resource Manager answers, asked once and not again.
+
+        Raises azure.core's HttpResponseError where it refuses.
+        """
+        from azure.core.rest import HttpRequest
+
+        request = HttpRequest(method, url, params=params, json=body)
+        response: HttpResponse = self._arm.send_request(request, retry_total=0)
+        response.raise_for_status()
+        return response.json()
+
     def location(self) -> str:
         """The region of the workspace, which a compute has to name as its own."""
         return str(self.request("GET", "").json()["location"])

@@ -104,4 +104,3 @@ def _problems(running: Running, cycles: int, published: dict[str, str]) -> list[
     for job in state.jobs.values():
         json.dumps(job.body)
     return found
-
