@@ -101,6 +101,10 @@ class _Azure:
         from edgeml.azure import kubernetes, machine
 
         if self._compute.kind == "vm":
+            if self._compute.address:  # Azure ML is given a key for whatever machine answers there
+                from edgeml.edge import session
+
+                session.check_host(self.name, self._compute)
             machine.attach(self._workspace, self.name, self._compute, say, rotate=rotate, password=password)
         elif rotate or password:
             raise EdgemlError(f"'{self.name}' is a cluster, which Azure ML reaches without a key or a password")
@@ -177,7 +181,7 @@ class _Edge:
         return Ended(job, done.state, done.path)
 
     def _report(self, run: str, say: Say) -> None:
-        """What was released of a run to the workspace's experiments; where that fails, waiting again goes on with it."""
+        """What was released of a run to the workspace's experiments; where that fails, waiting again goes on."""
         from edgeml.azure.workspace import Workspace
         from edgeml.edge import report, tracking
 

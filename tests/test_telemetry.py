@@ -84,7 +84,7 @@ def test_no_identifier_is_kept_wherever_a_session_is_made(tmp_path: Path) -> Non
         assert process.returncode == 0, f"{name}: {said.decode()}"
     kept = {name: sorted(path.name for path in (tmp_path / name).rglob("*") if path.is_file()) for name in started}
     assert kept.pop("unhindered"), "a library that keeps nothing tests nothing"
-    assert kept == dict.fromkeys(LOADS, [])
+    assert kept == {name: [] for name in LOADS}
 
 
 def test_no_name_is_asked_for(proxy: tuple[str, list[str]], tmp_path: Path) -> None:

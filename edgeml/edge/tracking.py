@@ -1,8 +1,8 @@
 """Runs of kind `edge` in the workspace's experiments, by the MLflow REST interface that Azure ML has.
 
-Plain requests with our own credential, in the way that azureml-mlflow makes them. That package is not used: MLflow's
-client sends the creation of a run again when the answer was lost, which makes two, and the package brings a second sign-in.
-Here each attempt looks first at what is there, so a report that was cut short is completed and never doubled.
+Plain requests with our own credential, to where azureml-mlflow sends its own. That package is not used: it brings a
+second sign-in, and MLflow's client sends the creation of a run again when the answer was lost, which makes two. Here
+each attempt looks first at what is there, so a report that was cut short is completed and never doubled.
 """
 
 from __future__ import annotations

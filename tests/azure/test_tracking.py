@@ -109,7 +109,7 @@ def test_a_run_that_released_something_else_is_brought_up_to_date(running: Runni
 
 
 BAD = {
-    "no permission": "this identity may not do Microsoft.MachineLearningServices/workspaces/mlflow/action; give it a role",
+    "no permission": "this identity may not do Microsoft.MachineLearningServices/workspaces/mlflow/action; give it",
     "workspace gone": "there is no workspace 'edge-training' in 'edge'; check azure.workspace",
     "wrong subscription": "there is no subscription 99999999-9999-9999-9999-999999999999 that this identity sees",
     "a tracking store elsewhere": "as its tracking store, which is none of its own",

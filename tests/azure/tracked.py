@@ -1,6 +1,7 @@
 """The workspace's MLflow endpoint, as MLflow's REST reference has it and as far as runs go.
 
-Every request is parsed into MLflow's own protobuf message; a field that it does not have is refused and kept in `wrong`.
+Every request is parsed into MLflow's own protobuf message; a field that it does not have is refused, and kept in
+`wrong`.
 That Azure ML shows a run in a search as soon as it was made is an assumption.
 """
 
