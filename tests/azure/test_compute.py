@@ -134,6 +134,13 @@ def test_a_cluster_is_attached(edgeml: Edgeml, project: Path, running: Running) 
     assert body["properties"]["properties"] == {"namespace": "default"}
 
 
+def test_a_name_that_a_machine_has_is_no_clusters(edgeml: Edgeml, project: Path, running: Running) -> None:
+    running.service.state.computes["edge-vm"] = {"computeType": "VirtualMachine", "provisioningState": "Succeeded"}
+    code, _, err = edgeml("compute", "attach", "edge-vm")
+    assert code == 1 and "has a compute 'edge-vm' of another kind, VirtualMachine; give the target another name" in err
+    assert bodies(running) == []
+
+
 @pytest.mark.parametrize("kind", ["429", "500", "reset", "lost", "half"])
 def test_attaching_survives_what_passes(edgeml: Edgeml, project: Path, running: Running, key: str, kind: str) -> None:
     running.service.slow_operations = 1
