@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 BOUND = 3.0
+REQUESTS = 44  # of a cycle, so that the die throws a few faults more than were asked for
 CPU: list[float] = []  # seconds of the processor, of each process in the order of their starts
 IMPORT = "from azure.ai.ml import MLClient, load_job; from azure.ai.ml.entities import Model"
 PREPARE = """
@@ -104,7 +105,7 @@ def submitting(project: Path, folder: Path, rounds: int) -> bool:
 
 
 def faults(project: Path, folder: Path, cycles: int, wanted: int) -> bool:
-    """Cycles until the faults are thrown; more of them where the die was kind."""
+    """Cycles of submit, wait and register with so many faults, each pause between two tries cut short."""
     from tests.azure import cycles as loops
     from tests.azure.running import started
 
@@ -115,7 +116,7 @@ def faults(project: Path, folder: Path, cycles: int, wanted: int) -> bool:
         os.chdir(project)
         running.provide()
         began = time.perf_counter()
-        done = loops.run(running, project, cycles=cycles, rate=wanted / cycles / 24, seed=2026)
+        done = loops.run(running, project, cycles=cycles, rate=wanted / cycles / REQUESTS, seed=2026)
         seconds = time.perf_counter() - began
     made = f"requests {done.requests}, faults {done.thrown}, problems {len(done.problems)}"
     print(f"cycles {cycles}, {made}, {seconds:.0f} s")

@@ -43,6 +43,8 @@ VERBS = {
     "rollback": "open the pull request that takes a site back",
     "serve": "score with a model over HTTP on this machine",
     "report": "write a run's report: one HTML page and its plots",
+    "init": "begin a fork of this template under a name of its own",
+    "upgrade": "merge a later version of the template into this fork",
     "infra": "the edge VM, the cloud side and the repository as code",
     "demo": "the whole loop on this machine, from private rows to a model that answers",
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -63,7 +62,7 @@ def of(name: str, settings: Settings) -> Target:
     if found is None:
         listed = ", ".join(settings.compute) or "none"
         raise EdgemlError(f"edgeml.toml has no [compute.{name}]; it has: {listed}")
-    return _Edge(name, found) if found.kind == "edge" else _Azure(name, found, settings)
+    return _Edge(name, found, settings) if found.kind == "edge" else _Azure(name, found, settings)
 
 
 def chosen(name: str, pipeline: str, settings: Settings) -> Target:
@@ -102,6 +101,10 @@ class _Azure:
         from edgeml.azure import kubernetes, machine
 
         if self._compute.kind == "vm":
+            if self._compute.address:  # Azure ML is given a key for whatever machine answers there
+                from edgeml.edge import session
+
+                session.check_host(self.name, self._compute)
             machine.attach(self._workspace, self.name, self._compute, say, rotate=rotate, password=password)
         elif rotate or password:
             raise EdgemlError(f"'{self.name}' is a cluster, which Azure ML reaches without a key or a password")
@@ -141,8 +144,9 @@ class _Azure:
 class _Edge:
     """Kind `edge`: edgeml's engine on the VM; Azure ML schedules nothing and need not reach it."""
 
-    def __init__(self, name: str, compute: Edge) -> None:
+    def __init__(self, name: str, compute: Edge, settings: Settings) -> None:
         self.name, self.kind = name, compute.kind
+        self._settings = settings
 
     @property
     def _executor(self) -> Any:
@@ -169,11 +173,21 @@ class _Edge:
         return Submitted(done.job, not done.attached, done.state, "")
 
     def wait(self, job: str, say: Say, *, seconds: float, poll: float) -> Ended:
-        until = time.monotonic() + seconds
-        done = self._executor.wait(self.name, job, say, max(0.0, until - time.monotonic()))
+        done = self._executor.wait(self.name, job, say, seconds)
         for step, why in done.failures.items():
             say(f"  {step}: {why}" if step else f"  {why}")
+        if done.path and self._settings.azure.workspace:
+            self._report(done.path, say)
         return Ended(job, done.state, done.path)
+
+    def _report(self, run: str, say: Say) -> None:
+        """What was released of a run to the workspace's experiments; where that fails, waiting again goes on."""
+        from edgeml.azure.workspace import Workspace
+        from edgeml.edge import report, tracking
+
+        content, _ = report.content(run)
+        tracking.report(Workspace(self._settings), content, say)
+        say(f"{content.job} is in the workspace's experiment {content.experiment}")
 
     def cancel(self, job: str, say: Say) -> str:
         state = str(self._executor.cancel(self.name, job))

@@ -17,6 +17,7 @@ import argparse
 import hashlib
 import json
 import math
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,7 @@ class Model:
 
 def open_model(folder: Path, contract: Contract) -> Model:
     """Open a model folder; refuse one that does not predict what the contract asks for."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before it is imported: it would send events to its maker
     import onnxruntime
 
     try:

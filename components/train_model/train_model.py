@@ -309,6 +309,8 @@ def parity(model: bytes, fitted: Fitted, test: pl.DataFrame, columns: list[Colum
     prediction is not finite or a label is not the one of the largest probability.
     """
     import numpy as np
+
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before it is imported: it would send events to its maker
     import onnxruntime
 
     expected = fitted.predict(encode(test, columns))

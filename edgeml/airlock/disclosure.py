@@ -27,7 +27,9 @@ POINTS = 101  # of a curve; a full one has a threshold for every row's score
 _COARSE = 200  # parts of a column's range: what is told more coarsely is rounded
 _LIKELY = 0.05  # rows that would fit a quantile by chance, for one that fits it to be the one
 _REMEMBERED = 4096  # keys of one object: where there are more they are hardly met again
+_USUAL = 64  # keys of an object of which there may be many alike
 PER_ROW = 30  # elements from which on a list as long as the table is taken to have one for each row
+_LONG = min(PER_ROW, 52)  # elements that a list for each row or a full curve has at least
 
 COUNT = Rule(
     "small-count",
@@ -98,6 +100,12 @@ _LABELS = re.compile(r"\s*(min|max|[0-9]{1,2}(?:\.[0-9]+)?%)\s")
 _NUMBER = re.compile(r"[-+]?[0-9]+(?:\.([0-9]+))?(?:[eE]([-+]?[0-9]+))?")
 
 
+class _Printed(str):
+    """A number as it stands in a document; few of them are ever read."""
+
+    __slots__ = ()
+
+
 class _Number(float):
     """A number with half of the unit of its last printed digit."""
 
@@ -118,6 +126,7 @@ class _Place:
     def __init__(self, path: tuple[str, ...], names: _Names) -> None:
         self.path, self._names = path, names
         self._inner: dict[str, _Place] = {}
+        self._telling: dict[tuple[str, ...], tuple[frozenset[str], bool]] = {}
 
     def inner(self, key: str) -> _Place:
         place = self._inner.get(key)
@@ -126,6 +135,16 @@ class _Place:
             if len(self._inner) < _REMEMBERED:
                 self._inner[key] = place
         return place
+
+    def telling(self, keys: tuple[str, ...]) -> tuple[frozenset[str], bool]:
+        """Under which of an object's keys a number is of interest, and whether one is a total: most have equal keys."""
+        known = self._telling.get(keys)
+        if known is None:
+            inner = {key: self.inner(key) for key in keys}
+            known = frozenset(key for key in keys if inner[key].says), any(inner[key].total for key in keys)
+            if len(keys) <= _USUAL and len(self._telling) < _REMEMBERED:
+                self._telling[keys] = known
+        return known
 
     @cached_property
     def told(self) -> str:
@@ -211,11 +230,12 @@ def check(artifacts: Sequence[Artifact], private: Private) -> list[Finding]:
             else:
                 _note(found, _shapes(artifact.name, place, value, private))
         # As they were printed numbers are read only where a rule says something of one: it takes much longer.
-        for place, value in _walk(root, _document(text, _EXACT)) if numbers else ():
-            if isinstance(value, _Number):
-                _note(found, _small(artifact.name, place, value, private.contract.k))
+        for place, value in _walk(root, _document(text, _EXACT), _Printed) if numbers else ():
+            if isinstance(value, _Printed):
+                number = _Number.read(value)
+                _note(found, _small(artifact.name, place, number, private.contract.k))
                 if place.question[0]:
-                    asked.append(_Asked(artifact.name, place.told, place.question[0], value, place.question[1]))
+                    asked.append(_Asked(artifact.name, place.told, place.question[0], number, place.question[1]))
         findings += found.values()
     return findings + _answered(asked, private)
 
@@ -251,9 +271,9 @@ class _Names:
         return ".".join(["$", *told])
 
 
-_SHAPES = (dict, list)
+_SHAPES = frozenset({dict, list})
 _PLAIN = json.JSONDecoder(parse_int=float)
-_EXACT = json.JSONDecoder(parse_float=_Number.read, parse_int=_Number.read, parse_constant=lambda _: None)
+_EXACT = json.JSONDecoder(parse_float=_Printed, parse_int=_Printed, parse_constant=lambda _: None)
 
 
 def _document(text: str, decoder: json.JSONDecoder) -> Any:
@@ -264,28 +284,32 @@ def _document(text: str, decoder: json.JSONDecoder) -> Any:
     with contextlib.suppress(ValueError, RecursionError):
         return decoder.decode(text)
     with contextlib.suppress(ValueError, RecursionError):
-        return [decoder.decode(line) for line in text.splitlines() if line.strip()]
+        return decoder.decode(f"[{','.join(line for line in text.splitlines() if line.strip())}]")
     return None
 
 
-def _walk(root: _Place, document: Any) -> Iterator[tuple[_Place, Any]]:
-    """Every object and list with its place, and the numbers of which a rule says something; a stack, because documents
-    may be deep."""
+def _walk(root: _Place, document: Any, kind: type = float) -> Iterator[tuple[_Place, Any]]:
+    """The objects and lists of which a rule may say something, with their places, and the numbers; a stack,
+    because documents may be deep."""
     stack = [(root, document)]
     while stack:
         place, value = stack.pop()
-        yield place, value
+        if len(value) >= _LONG:
+            yield place, value
         if isinstance(value, dict):
+            says, total = place.telling(tuple(value))
+            if total and len(value) < _LONG:
+                yield place, value
             for key, child in value.items():
-                if isinstance(child, _SHAPES):
+                if child.__class__ in _SHAPES:
                     stack.append((place.inner(key), child))
-                elif isinstance(child, float) and place.inner(key).says:
+                elif key in says and isinstance(child, kind):
                     yield place.inner(key), child
         elif isinstance(value, list):
             inner = place.inner("[]")
-            stack += [(inner, child) for child in value if isinstance(child, _SHAPES)]
+            stack += [(inner, child) for child in value if child.__class__ in _SHAPES]
             if inner.says:
-                yield from ((inner, child) for child in value if isinstance(child, float))
+                yield from ((inner, child) for child in value if isinstance(child, kind))
 
 
 def _words(key: str) -> tuple[str, ...]:
@@ -303,7 +327,7 @@ def _note(found: dict[tuple[str, str], Finding], findings: Iterator[Finding]) ->
 
 def _shapes(file: str, place: _Place, value: list[Any] | dict[str, Any], private: Private) -> Iterator[Finding]:
     yield from _long(file, place, value, private)
-    if isinstance(value, dict):
+    if isinstance(value, dict) and place.telling(tuple(value))[1]:
         yield from _dominance(file, place, value)
 
 
@@ -340,8 +364,6 @@ def _holds_counts(key: str) -> bool:
 
 def _long(file: str, place: _Place, value: list[Any] | dict[str, Any], private: Private) -> Iterator[Finding]:
     size = len(value)
-    if size < min(PER_ROW, POINTS, 52):
-        return
     sizes = {table.rows for table in private.tables} | {private.rows}
     named = place.recorded or (place.predicted and isinstance(value, list))
     flat = isinstance(value, list) and all(not isinstance(child, list | dict) for child in value[:3])
@@ -358,9 +380,7 @@ def _long(file: str, place: _Place, value: list[Any] | dict[str, Any], private: 
 
 def _dominance(file: str, place: _Place, group: dict[str, Any]) -> Iterator[Finding]:
     """A group that gives its total and its largest contributor (or its two largest)."""
-    if not any(place.inner(key).total for key in group):
-        return
-    numbers = {_words(key): float(value) for key, value in group.items() if type(value) in (float, _Number)}
+    numbers = {_words(key): float(value) for key, value in group.items() if type(value) is float}
     total = next((value for words, value in numbers.items() if set(words) & _TOTALS and value > 0), None)
     if total is None:
         return

@@ -24,7 +24,8 @@ def upload(workspace: Workspace, snapshot: Snapshot) -> str:
     if workspace.find(path) is None:
         body = {"pendingUploadType": "TemporaryBlobReference"}
         place = workspace.request("POST", f"{path}/startPendingUpload", body).json()["blobReferenceForConsumption"]
-        store.put(ContainerClient.from_container_url(place["credential"]["sasUri"], **store.RETRY), snapshot.files)
+        container = ContainerClient.from_container_url(place["credential"]["sasUri"], **store.RETRY)
+        store.put(workspace, container, snapshot.files)
         properties = {"edgeml.fingerprint": snapshot.fingerprint}
         workspace.request(
             "PUT",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,6 +24,7 @@ CLOUD_STORE = "workspaceblobstore"  # every workspace has it: its own storage, i
 COMPLETED, FAILED = "Completed", ("Failed", "Canceled", "NotResponding")
 ENDED = (COMPLETED, *FAILED)
 SUBMIT_SECONDS = 600.0
+AT_ONCE = 4  # snapshots of code that are uploaded
 STILL_RUNNING = 75  # sysexits' EX_TEMPFAIL: nothing is wrong, come again
 
 Say = Callable[[str], None]
@@ -149,10 +151,9 @@ def _create(workspace: Workspace, plan: Plan, name: str, compute: str, instance_
     store = Store(workspace, CLOUD_STORE)
     for reference in sorted({e for step in plan.graph.steps.values() if isinstance(e := step.environment, str)}):
         environments.ensure(workspace, reference, store)
-    codes: dict[str, str] = {}
-    for snapshot in plan.snapshots.values():
-        if snapshot.files and snapshot.fingerprint not in codes:
-            codes[snapshot.fingerprint] = code.upload(workspace, snapshot)
+    different = {snapshot.fingerprint: snapshot for snapshot in plan.snapshots.values() if snapshot.files}
+    with ThreadPoolExecutor(AT_ONCE) as pool:  # each is a chain of small requests that wait for one another
+        codes = dict(zip(different, pool.map(lambda one: code.upload(workspace, one), different.values()), strict=True))
     by_step = {step: codes[snap.fingerprint] for step, snap in plan.snapshots.items() if snap.files}
     uploaded = stage.Uploaded(by_step, {path: _upload_input(store, path) for path in stage.local_inputs(plan)})
     with tempfile.TemporaryDirectory(prefix="edgeml-") as folder, silence():

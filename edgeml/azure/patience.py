@@ -37,7 +37,9 @@ def patiently(
     while True:
         try:
             return call()
-        except (AzureError, OSError, JSONDecodeError) as error:
+        except (AzureError, OSError, JSONDecodeError, KeyError) as error:
+            if isinstance(error, KeyError) and not _is_discovery(error):
+                raise
             if not passes(error):
                 raise EdgemlError(f"{doing}: {sentence(error, workspace.settings)}", 1) from error
             if status_of(error) == 401:
@@ -72,11 +74,16 @@ def passes(error: Exception) -> bool:
     if isinstance(error, HttpResponseError):
         return True  # an answer that broke off in the middle has no status
     cause = error.__cause__ or error.__context__
-    if isinstance(error, JSONDecodeError):
+    if isinstance(error, (JSONDecodeError, KeyError)):
         return True
     if isinstance(error, OSError):  # of a connection; one of the disk will be there the next time as well
         return type(error).__module__.partition(".")[0] in ("requests", "urllib3") or isinstance(error, ConnectionError)
     return isinstance(cause, Exception) and passes(cause)
+
+
+def _is_discovery(error: KeyError) -> bool:
+    """Whether the SDK took a refusal for the list of the workspace's endpoints: it looks at no status there."""
+    return type(error.args[0]).__name__ == "WorkspaceDiscoveryUrlKey"
 
 
 def _asked(error: Exception) -> float:

@@ -56,27 +56,36 @@ class Store:
 
     def put(self, folder: str, files: Iterable[tuple[str, str]]) -> str:
         """Upload files (name, path on this machine) below a folder that their content names; returns its `azureml://`."""
-        put(self.container, files, folder)
+        put(self._workspace, self.container, files, folder)
         return self.uri(folder)
 
     def uri(self, path: str) -> str:
         return f"azureml://datastores/{self.name}/paths/{path}"
 
 
-def put(container: ContainerClient, files: Iterable[tuple[str, str]], folder: str = "") -> None:
-    """Upload files that are not there yet, several at a time."""
+def put(workspace: Workspace, container: ContainerClient, files: Iterable[tuple[str, str]], folder: str = "") -> None:
+    """Upload files that are not there yet, several at a time.
+
+    What arrived is not sent again when an attempt is repeated: of many files some would fail each time.
+    """
     from azure.core.exceptions import ResourceExistsError
+
+    where = f"{container.primary_hostname}/{container.container_name}"  # its URL has a token, another one each time
 
     def one(file: tuple[str, str]) -> None:
         name, path = file
+        blob = f"{folder}/{name}" if folder else name
+        if (where, blob) in workspace.uploaded:
+            return
         with open(path, "rb") as stream:
             content = stream.read()
         try:
-            container.upload_blob(f"{folder}/{name}" if folder else name, content, overwrite=False)
+            container.upload_blob(blob, content, overwrite=False)
         except ResourceExistsError as error:
             # Any conflict has this type; only one of them means that the content lies there.
             if getattr(error, "error_code", "") != "BlobAlreadyExists":
                 raise
+        workspace.uploaded.add((where, blob))
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         list(pool.map(one, files))

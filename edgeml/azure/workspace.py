@@ -35,6 +35,7 @@ class Workspace:
         if missing:
             raise EdgemlError(f"azure.{missing[0]} is empty; set it in edgeml.toml, `edgeml doctor` tells what else")
         self.settings = settings
+        self.uploaded: set[tuple[str, str]] = set()  # container and name of blobs that this process knows to be there
         azure = settings.azure
         self.name = azure.workspace
         self.id = (
@@ -99,6 +100,18 @@ class Workspace:
         response.raise_for_status()
         operation = response.headers.get("Azure-AsyncOperation")
         return self._finished(operation) if operation else response
+
+    def send(self, method: str, url: str, body: Any = None, **params: str) -> Any:
+        """The JSON that an endpoint of the workspace beside Resource Manager answers, asked once and not again.
+
+        Raises azure.core's HttpResponseError where it refuses.
+        """
+        from azure.core.rest import HttpRequest
+
+        request = HttpRequest(method, url, params=params, json=body)
+        response: HttpResponse = self._arm.send_request(request, retry_total=0)
+        response.raise_for_status()
+        return response.json()
 
     def location(self) -> str:
         """The region of the workspace, which a compute has to name as its own."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeml.errors import EdgemlError
 
@@ -23,46 +23,33 @@ _STATUS = {"completed": "FINISHED", "failed": "FAILED", "cancelled": "KILLED", "
 _TEXT = 500  # characters of a parameter; stores differ in what they take
 
 
-def report(run_folder: str, tracking_uri: str) -> str:
-    """Log a run to a tracking store and return its id there; a run that is there whole is left as it is.
+class Content(NamedTuple):
+    """What of a run may be known elsewhere, in MLflow's words; times in milliseconds since 1970.
 
-    Raises EdgemlError where the folder holds no run, the release is not to be trusted or the store refuses.
+    `digest` names what was released: a run that has it as its tag was reported whole.
+    """
+
+    job: str
+    experiment: str
+    status: str
+    start: int
+    end: int
+    digest: str
+    metrics: dict[str, float]
+    params: dict[str, str]
+    tags: dict[str, str]
+
+
+def content(run_folder: str) -> tuple[Content, Release | None]:
+    """What there is to report of a fetched run, and its verified release where it has one.
+
+    Raises EdgemlError where the folder holds no run, or the release is not to be trusted.
     """
     from edgeml.engine import runs
     from edgeml.registry import release, store
 
     found = runs.find("", run_folder)
-    name = str(found.record["run"])
     released = release.of(found) if release.folder_of(found) is not None else None
-    experiment = str(found.record.get("experiment") or found.record.get("name") or store.DEFAULT)
-    with store.lock():
-        store.create(tracking_uri, experiment)
-        with store.writing(tracking_uri) as client:
-            where = client.get_experiment_by_name(experiment).experiment_id
-            known = _search(client, where, name)
-            digest = released.sha256 if released else "none"
-            if known is not None and known.data.tags.get(DIGEST_TAG) == digest:
-                return str(known.info.run_id)
-            run = known or client.create_run(
-                where, run_name=name, start_time=_milliseconds(found), tags={JOB_TAG: name}
-            )
-            _log(client, run.info.run_id, found, released)
-            client.set_tag(run.info.run_id, DIGEST_TAG, digest)  # last: with it the run is whole
-            client.set_terminated(run.info.run_id, _STATUS.get(str(found.record["status"]), "FAILED"), _end(found))
-            return str(run.info.run_id)
-
-
-def _search(client: Any, experiment: str, name: str) -> Any:
-    if "'" in name:
-        raise EdgemlError(f"the run's name {name} holds a quote; name the job by letters, digits, '.', '_' and '-'")
-    found = client.search_runs([experiment], filter_string=f"tags.`{JOB_TAG}` = '{name}'", max_results=1)
-    return found[0] if found else None
-
-
-def _log(client: Any, run: str, found: Run, released: Release | None) -> None:
-    from mlflow.entities import Metric, Param, RunTag
-
-    now = _end(found)
     metrics = {"run.seconds": float(found.record["seconds"])}
     metrics |= {f"seconds.{step['node']}": float(step["seconds"]) for step in found.record["steps"]}
     tags = {"run": str(found.record["run"]), "pipeline": str(found.record.get("pipeline") or "")}
@@ -74,13 +61,60 @@ def _log(client: Any, run: str, found: Run, released: Release | None) -> None:
         metrics |= {key.removeprefix("metric."): float(value) for key, value in tags.items() if _is_metric(key, value)}
         signature = released.document("signature.json")
         params = {key: str(value)[:_TEXT] for key, value in signature.items() if isinstance(value, (str, int, float))}
+    made = Content(
+        job=str(found.record["run"]),
+        experiment=str(found.record.get("experiment") or found.record.get("name") or store.DEFAULT),
+        status=_STATUS.get(str(found.record["status"]), "FAILED"),
+        start=_milliseconds(found),
+        end=_milliseconds(found) + int(float(found.record["seconds"]) * 1000),
+        digest=released.sha256 if released else "none",
+        metrics=metrics,
+        params=params,
+        tags={key: value for key, value in tags.items() if not key.startswith("metric.")},
+    )
+    if "'" in made.job or "`" in made.job:
+        raise EdgemlError(f"the run's name {made.job} holds a quote; name it by letters, digits, '.', '_' and '-'")
+    return made, released
+
+
+def filter_of(job: str) -> str:
+    """By which MLflow finds the run of a job again."""
+    return f"tags.`{JOB_TAG}` = '{job}'"
+
+
+def report(run_folder: str, tracking_uri: str) -> str:
+    """Log a run to a tracking store and return its id there; a run that is there whole is left as it is.
+
+    Raises EdgemlError where the folder holds no run, the release is not to be trusted or the store refuses.
+    """
+    from edgeml.registry import store
+
+    made, released = content(run_folder)
+    with store.lock():
+        store.create(tracking_uri, made.experiment)
+        with store.writing(tracking_uri) as client:
+            where = client.get_experiment_by_name(made.experiment).experiment_id
+            found = client.search_runs([where], filter_string=filter_of(made.job), max_results=1)
+            known = found[0] if found else None
+            if known is not None and known.data.tags.get(DIGEST_TAG) == made.digest:
+                return str(known.info.run_id)
+            run = known or client.create_run(where, run_name=made.job, start_time=made.start, tags={JOB_TAG: made.job})
+            _log(client, run.info.run_id, made, released)
+            client.set_terminated(run.info.run_id, made.status, made.end)
+            client.set_tag(run.info.run_id, DIGEST_TAG, made.digest)  # last: with it the run is whole
+            return str(run.info.run_id)
+
+
+def _log(client: Any, run: str, made: Content, released: Release | None) -> None:
+    from mlflow.entities import Metric, Param, RunTag
+
+    if released is not None:
         _log_files(client, run, released)
-    entries = [Metric(name, value, now, 0) for name, value in metrics.items()]
     client.log_batch(
         run,
-        metrics=entries,
-        params=[Param(name, value) for name, value in params.items()],  # type: ignore[no-untyped-call]
-        tags=[RunTag(key, value) for key, value in tags.items() if not key.startswith("metric.")],  # type: ignore[no-untyped-call]
+        metrics=[Metric(name, value, made.end, 0) for name, value in made.metrics.items()],
+        params=[Param(name, value) for name, value in made.params.items()],  # type: ignore[no-untyped-call]
+        tags=[RunTag(key, value) for key, value in made.tags.items()],  # type: ignore[no-untyped-call]
     )
 
 
@@ -109,7 +143,3 @@ def _milliseconds(found: Run) -> int:
     from datetime import datetime
 
     return int(datetime.fromisoformat(found.record["started"]).timestamp() * 1000)
-
-
-def _end(found: Run) -> int:
-    return _milliseconds(found) + int(float(found.record["seconds"]) * 1000)

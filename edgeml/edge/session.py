@@ -41,6 +41,15 @@ _FIRST, _LONGEST = 0.2, 10.0  # seconds between attempts
 _LINE = 8 << 20  # bytes of one answer
 _BLOCK = 1 << 18
 _HERE = os.path.dirname(os.path.abspath(__file__))
+_CHANGED = (
+    "the host key of {} ({}) is not {}: the VM was made anew, or somebody is in between; read the key at the VM's own "
+    "console and only then change it"
+)
+_NO_SUCH_KEY = (
+    "{} ({}) has no host key of the kind in {}, or no common cipher; read its key at the VM's own console "
+    "(cat /etc/ssh/ssh_host_*.pub)"
+)
+_SILENT = "{} does not answer at {} ({}); see that it runs and that its network security group lets this machine in"
 
 
 class Lost(Exception):  # noqa: N818 - the connection, not the work
@@ -210,17 +219,9 @@ class Remote:
                 _CONNECT,
             )
         except asyncssh.HostKeyNotVerifiable:
-            raise EdgemlError(
-                f"the host key of {self.name} ({self.shown}) is not {self._setting}: the VM was "
-                "made anew, or somebody is in between; read the key at the VM's own console and only then change it",
-                1,
-            ) from None
+            raise EdgemlError(_CHANGED.format(self.name, self.shown, self._setting), 1) from None
         except asyncssh.KeyExchangeFailed:
-            raise EdgemlError(
-                f"{self.name} ({self.shown}) has no host key of the kind in {self._setting}, or no common "
-                "cipher; read its key at the VM's own console (cat /etc/ssh/ssh_host_*.pub)",
-                1,
-            ) from None
+            raise EdgemlError(_NO_SUCH_KEY.format(self.name, self.shown, self._setting), 1) from None
         except asyncssh.PermissionDenied:
             raise EdgemlError(
                 f"{self.name} ({self.shown}) does not let the key in as user {self.target.user}; add its public half "
@@ -228,10 +229,7 @@ class Remote:
                 1,
             ) from None
         except (asyncssh.Error, OSError, TimeoutError) as error:
-            raise Lost(
-                f"{self.name} does not answer at {self.shown} ({_reason(error)}); see that it runs and that its "
-                "network security group lets this machine in"
-            ) from None
+            raise Lost(_SILENT.format(self.name, self.shown, _reason(error))) from None
 
 
 def private_key() -> asyncssh.SSHKey:
@@ -270,6 +268,30 @@ def known_host(setting: str, target: Ssh) -> tuple[Any, list[str]]:
         raise EdgemlError(f"{setting} is no public key; write it as `ssh-ed25519 AAAA...`") from None
     algorithms = [algorithm.decode("ascii") for algorithm in key.sig_algorithms]
     return ([key], [], []), algorithms
+
+
+def check_host(name: str, target: Ssh) -> None:
+    """See that the machine of a compute target is the pinned one; nobody signs in to it.
+
+    Raises EdgemlError where no key is pinned, it has another one, or it does not answer.
+    """
+    import asyncssh
+
+    setting, shown = f"compute.{name}.host_key", f"{target.address}:{target.port}"
+    (keys, _, _), algorithms = known_host(setting, target)
+
+    async def ask() -> Any:
+        asked = asyncssh.get_server_host_key(target.address, target.port, server_host_key_algs=algorithms, config=None)
+        return await asyncio.wait_for(asked, _CONNECT)
+
+    try:
+        there = asyncio.run(ask())
+    except asyncssh.KeyExchangeFailed:
+        raise EdgemlError(_NO_SUCH_KEY.format(name, shown, setting), 1) from None
+    except (asyncssh.Error, OSError, TimeoutError) as error:
+        raise EdgemlError(_SILENT.format(name, shown, _reason(error)), 1) from None
+    if there is None or there.public_data != keys[0].public_data:
+        raise EdgemlError(_CHANGED.format(name, shown, setting), 1)
 
 
 def _read_key(path: str) -> str:

@@ -417,6 +417,7 @@ class Engine:
         return environment | {
             "PYTHONUNBUFFERED": "1",  # a log that can be followed, and is whole when a step is killed
             "MLFLOW_DISABLE_TELEMETRY": "true",
+            "ORT_DISABLE_TELEMETRY": "1",
             "AZUREML_ROOT_RUN_ID": self.folder.name,
             "AZUREML_EXPERIMENT_NAME": environment["MLFLOW_EXPERIMENT_NAME"],
         }

@@ -118,16 +118,22 @@ def connect() -> Repository:
 
 
 def _repository() -> str:
+    name = named()
+    if not _NAME.fullmatch(name):
+        raise EdgemlError(
+            "no GitHub repository is named; set GITHUB_REPOSITORY to OWNER/NAME, or add the remote origin"
+        )
+    return name
+
+
+def named() -> str:
+    """OWNER/NAME as GITHUB_REPOSITORY or the remote `origin` says it, empty where neither does."""
     name = os.environ.get("GITHUB_REPOSITORY", "")
     if not name:
         command = ["git", "-C", project.root_folder(), "remote", "get-url", "origin"]
         said = subprocess.run(command, capture_output=True, text=True).stdout.strip()
         match = _REMOTE.fullmatch(said)
         name = match["name"] if match else ""
-    if not _NAME.fullmatch(name):
-        raise EdgemlError(
-            "no GitHub repository is named; set GITHUB_REPOSITORY to OWNER/NAME, or add the remote origin"
-        )
     return name
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
 
-from tests.azure import contract, loop
+from tests.azure import contract, loop, tracked
 from tests.azure.server import Answer, Request, refusal
 
 ENDED = ("Completed", "Failed", "Canceled")
@@ -47,6 +47,7 @@ class State:
     operations: dict[str, list[str]] = field(default_factory=dict)
     tokens: dict[str, tuple[str, float]] = field(default_factory=dict)
     asked_github: int = 0
+    experiments: tracked.Experiments = field(default_factory=tracked.Experiments)
 
 
 class Service:
@@ -60,6 +61,7 @@ class Service:
         self.token_seconds = 3600
         self.slow_operations = 0
         self.gone = False
+        self.tracking_uri = ""
         self.denied: tuple[str, str] | None = None  # method and kind of what this identity may not do
         self.on_completed: Callable[[str, Job], None] = lambda name, job: None
         self.on_created: Callable[[str, Job], None] = lambda name, job: None
@@ -72,6 +74,7 @@ class Service:
         self.wrong = []
         self.plan, self.token_seconds, self.slow_operations = ["Queued", "Running", "Completed"], 3600, 0
         self.gone, self.denied = False, None
+        self.tracking_uri = f"azureml://{loop.API.removeprefix('https://')}/mlflow/v1.0{loop.WORKSPACE_ID}"
         self.on_completed = self.on_created = lambda name, job: None
         self.state.datastores["workspaceblobstore"] = {
             "datastoreType": "AzureBlob",
@@ -173,7 +176,7 @@ class Service:
             return refusal(404, "ResourceGroupNotFound", f"Resource group '{match[2]}' could not be found.")
         here = f"{loop.WORKSPACE_ID}/"
         if request.path.lower() == loop.WORKSPACE_ID.lower() and not self.gone:
-            return self._permitted(request, "workspaces") or Answer(200, _workspace())
+            return self._permitted(request, "workspaces") or Answer(200, _workspace(self.tracking_uri))
         if self.gone or not request.path.lower().startswith(here.lower()):
             if "operationsStatus" in request.path:
                 return self._operation(request.path.rpartition("/")[2])
@@ -414,6 +417,10 @@ class Service:
             return Answer(200, {"api": loop.API, "history": loop.API})
         if refused := self._unauthorized(request, loop.ARM, loop.ML):
             return refused
+        if request.path.startswith(mlflow := f"/mlflow/v2.0{loop.WORKSPACE_ID}/api/2.0/mlflow/"):
+            return self._permitted(request, "mlflow") or tracked.answer(
+                self.state.experiments, request, request.path.removeprefix(mlflow), self.wrong
+            )
         match = re.fullmatch(r"/history/v1\.0/subscriptions/.*/runs/([^/]+)/children", request.path)
         if match is None or match[1] not in self.state.jobs:
             return refusal(404, "UserError", request.path)
@@ -431,7 +438,7 @@ METADATA = {
 }
 
 
-def _workspace() -> dict[str, Any]:
+def _workspace(tracking_uri: str) -> dict[str, Any]:
     return {
         "id": loop.WORKSPACE_ID,
         "name": loop.WORKSPACE,
@@ -443,7 +450,7 @@ def _workspace() -> dict[str, Any]:
             "friendlyName": loop.WORKSPACE,
             "discoveryUrl": f"{loop.API}/discovery",
             "provisioningState": "Succeeded",
-            "mlFlowTrackingUri": f"azureml://{loop.API.removeprefix('https://')}/mlflow/v1.0{loop.WORKSPACE_ID}",
+            "mlFlowTrackingUri": tracking_uri,
             "storageAccount": f"{STORAGE}/{loop.STORE}",
         },
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,27 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from tests.azure import loop
 from tests.azure.conftest import Edgeml
 from tests.azure.running import Running
+from tests.azure.sshd import Sshd, sshd
 
 VM = "/subscriptions/s/resourceGroups/r/providers/Microsoft.Compute/virtualMachines/trainer"
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    with sshd(tmp_path_factory.mktemp("sshd")) as running:
+        yield running
+
+
 @pytest.fixture
-def key(monkeypatch: pytest.MonkeyPatch) -> str:
+def pinned(server: Sshd, project: Path, monkeypatch: pytest.MonkeyPatch) -> Sshd:
+    """The VM of the target `old-vm`, whose host key the settings have."""
+    for key, value in (("ADDRESS", "127.0.0.1"), ("PORT", str(server.port)), ("HOST_KEY", server.host_key)):
+        monkeypatch.setenv(f"EDGEML_COMPUTE_OLD_VM_{key}", value)
+    return server
+
+
+@pytest.fixture
+def key(pinned: Sshd, monkeypatch: pytest.MonkeyPatch) -> str:
     text = make_key()
     monkeypatch.setenv("EDGEML_SSH_KEY", text)
     return text
@@ -35,13 +51,15 @@ def bodies(running: Running) -> list[Any]:
     return [r.json() for r in running.cloud.requests if r.method == "PUT" and "/computes/" in r.path]
 
 
-def test_a_vm_is_attached_by_its_address_and_once(edgeml: Edgeml, project: Path, running: Running, key: str) -> None:
+def test_a_vm_is_attached_by_its_address_and_once(
+    edgeml: Edgeml, project: Path, running: Running, key: str, pinned: Sshd
+) -> None:
     running.service.slow_operations = 2
     assert edgeml("compute", "attach", "old-vm") == (0, "", "old-vm was attached\n")
     (body,) = bodies(running)
     inner = body["properties"]["properties"]
     assert body["location"] == loop.LOCATION and body["properties"]["computeType"] == "VirtualMachine"
-    assert (inner["address"], inner["sshPort"]) == ("203.0.113.7", 22)
+    assert (inner["address"], inner["sshPort"]) == ("127.0.0.1", pinned.port)
     assert inner["administratorAccount"]["username"] == "trainer"
     assert inner["administratorAccount"]["privateKeyData"] == key
     assert inner["administratorAccount"]["publicKeyData"].startswith("ssh-ed25519 ")
@@ -78,6 +96,35 @@ def test_a_new_key_is_sent_and_the_compute_detached(
     assert edgeml("compute", "detach", "old-vm") == (0, "", "old-vm is not attached\n")
 
 
+OTHER = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBQ7nVbXLdDl3mAzMfqHVuDXvg1S0uOtYy7VqkDBnqJc"
+STRANGERS = {
+    "another": (OTHER, "is not compute.old-vm.host_key: the VM was made anew, or somebody is in between; read the key"),
+    "none": ("", "compute.old-vm.host_key is empty, so the VM could be anybody; read it at the VM's own console"),
+    "no key": ("ssh-ed25519 nonsense", "compute.old-vm.host_key is no public key; write it as `ssh-ed25519 AAAA...`"),
+}
+
+
+@pytest.mark.parametrize("action", ["attach", "rotate"])
+@pytest.mark.parametrize("title", STRANGERS)
+def test_no_key_is_given_away_for_a_vm_that_is_not_the_pinned_one(
+    edgeml: Edgeml, running: Running, key: str, monkeypatch: pytest.MonkeyPatch, title: str, action: str
+) -> None:
+    host_key, sentence = STRANGERS[title]
+    monkeypatch.setenv("EDGEML_COMPUTE_OLD_VM_HOST_KEY", host_key)
+    code, _, err = edgeml("compute", action, "old-vm")
+    assert code in (1, 2) and sentence in err and err.count("\n") == 1
+    assert running.cloud.requests == []
+
+
+def test_a_vm_that_is_off_is_not_attached(
+    edgeml: Edgeml, running: Running, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEML_COMPUTE_OLD_VM_PORT", "9")
+    code, _, err = edgeml("compute", "attach", "old-vm")
+    assert code == 1 and "old-vm does not answer at 127.0.0.1:9 (" in err and err.count("\n") == 1
+    assert running.cloud.requests == []
+
+
 def test_a_cluster_is_attached(edgeml: Edgeml, project: Path, running: Running) -> None:
     assert edgeml("compute", "attach", "edge-vm") == (0, "", "edge-vm is attached already\n")
     running.service.state.computes.clear()
@@ -85,6 +132,13 @@ def test_a_cluster_is_attached(edgeml: Edgeml, project: Path, running: Running) 
     (body,) = bodies(running)
     assert body["properties"]["computeType"] == "Kubernetes"
     assert body["properties"]["properties"] == {"namespace": "default"}
+
+
+def test_a_name_that_a_machine_has_is_no_clusters(edgeml: Edgeml, project: Path, running: Running) -> None:
+    running.service.state.computes["edge-vm"] = {"computeType": "VirtualMachine", "provisioningState": "Succeeded"}
+    code, _, err = edgeml("compute", "attach", "edge-vm")
+    assert code == 1 and "has a compute 'edge-vm' of another kind, VirtualMachine; give the target another name" in err
+    assert bodies(running) == []
 
 
 @pytest.mark.parametrize("kind", ["429", "500", "reset", "lost", "half"])
@@ -141,7 +195,7 @@ def test_what_cannot_be_attached_is_one_sentence(
 
 
 def test_a_strong_password_is_taken_when_forced(
-    edgeml: Edgeml, project: Path, running: Running, monkeypatch: pytest.MonkeyPatch
+    edgeml: Edgeml, project: Path, running: Running, pinned: Sshd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EDGEML_SSH_PASSWORD", "ukulele-7-thicket-orbit-Margrave")
     assert edgeml("compute", "attach", "old-vm", "--password")[0] == 0

@@ -19,6 +19,19 @@ def test_cycles_of_submit_wait_and_register_survive_faults(running: Running, pro
     assert done.problems == []
 
 
+@pytest.mark.parametrize("kind", ["401", "429", "500", "half"])
+def test_a_refused_discovery_is_asked_for_again(running: Running, project: Path, kind: str) -> None:
+    """The SDK reads the refusal as the list of endpoints and raises KeyError."""
+    from edgeml.cli import main
+
+    with cycles.hurried():
+        running.cloud.fail(kind, lambda request: request.path == "/discovery", 2)
+        assert main(["submit", "pipelines/train.yml"]) == 0
+        job = next(iter(running.service.state.jobs))
+        assert main(["wait", job, "--poll", "0"]) == 0
+    assert set(running.cloud.thrown) == {kind}
+
+
 def test_the_contract_finds_what_the_models_do_not_have() -> None:
     good = {
         "location": "x",

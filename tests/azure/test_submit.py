@@ -91,6 +91,19 @@ def test_what_failed_is_tried_again_under_the_next_name(edgeml: Edgeml, project:
     assert submit(edgeml) == f"{first}-3"
 
 
+def test_a_machine_that_went_away_in_the_middle_ends_the_attempt_and_the_next_goes_on(
+    edgeml: Edgeml, project: Path, running: Running
+) -> None:
+    """A VM that reboots under Azure ML's scheduler: the job is NotResponding there, and only a new one can run."""
+    running.service.plan = ["Running", "NotResponding"]
+    first = submit(edgeml)
+    code, _, err = edgeml("wait", first, "--poll", "0")
+    assert code == 1 and f"{first}: NotResponding" in err and f"{first}: failed" in err
+    running.service.plan = ["Running", "Completed"]
+    assert submit(edgeml) == f"{first}-2"
+    assert edgeml("wait", f"{first}-2", "--poll", "0")[0] == 0
+
+
 def test_private_steps_keep_what_they_print_in_the_private_datastore(
     edgeml: Edgeml, project: Path, running: Running
 ) -> None:

@@ -24,6 +24,7 @@ GIVEN = {
         "sshSources": ["192.0.2.0/24"],
     },
     "azure": {
+        "location": "local",  # where the loopback puts everything, whatever a fork's region is
         "storageAccount": "edgemlcloud",
         "vault": "edgeml-vault",
         "registry": "edgemlacr",

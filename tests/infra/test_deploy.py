@@ -270,7 +270,8 @@ def test_the_cloud_side_is_made_and_handed_over(arm: ArmServer, infra: Run, fold
     code, _, said = infra("apply", "--target", "azure")
     assert code == 0, said
     settings = (folder / "edgeml.toml").read_text()
-    assert '[azure]\nworkspace = "edgeml"\nclient_id = "44444444-4444-4444-4444-444444444444"\n' in settings
+    workspace = template.values_of(folder / "infra/azure/parameters.json")["workspace"]  # a fork's own
+    assert f'[azure]\nworkspace = "{workspace}"\nclient_id = "44444444-4444-4444-4444-444444444444"\n' in settings
     assert "deploying identity 55555555-5555-5555-5555-555555555555" in said
     assert infra("plan", "--target", "azure")[0] == 0
     subjects = {

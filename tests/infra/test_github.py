@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
+from edgeml.infra import github
+from tests.conftest import ROOT
 from tests.infra.conftest import Run
 from tests.infra.hub_server import TOKEN, HubServer
 
@@ -23,6 +29,21 @@ def hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     monkeypatch.delenv("EDGEML_SSH_KEY", raising=False)
     yield server
     server.close()
+
+
+def test_what_the_workflows_ask_of_an_environment_is_declared(folder: Path) -> None:
+    wanted = github.load()
+    declared: dict[str, set[str]] = {name: set(wanted["secrets"].get(name, [])) for name in wanted["environments"]}
+    sites = tomllib.loads((ROOT / "edgeml.toml").read_text())["sites"]["order"]
+    asked: dict[str, set[str]] = {}
+    for file in sorted((ROOT / ".github/workflows").glob("*.yml")):
+        for job in yaml.safe_load(file.read_text())["jobs"].values():
+            if "environment" in job:
+                names = sites if "matrix.site" in job["environment"] else [job["environment"]]
+                for name in names:
+                    asked.setdefault(name, set()).update(re.findall(r"secrets\.(\w+)", json.dumps(job)))
+    assert len(asked) > 2 and asked.keys() <= declared.keys()
+    assert {name: found - declared[name] for name, found in asked.items() if found - declared[name]} == {}
 
 
 def edit(folder: Path, old: str, new: str) -> None:
@@ -55,6 +76,7 @@ def test_apply_makes_it_and_the_second_time_there_is_nothing_to_make(hub: HubSer
     assert [one["name"] for one in hub.rulesets.values()] == ["main", "release tags"]
     assert {name: [one["name"] for one in held] for name, held in hub.policies.items()} == {
         "training": ["main"],
+        "monitor": ["main"],
         "staging": ["v*"],
         "production": ["v*"],
     }
@@ -100,7 +122,7 @@ def test_a_secret_is_sealed_for_github_and_shown_to_nobody(
     monkeypatch.setenv("EDGEML_SSH_KEY", KEY)
     code, printed, said = infra("apply", *GITHUB)
     assert code == 0
-    assert hub.secrets == {name: {"EDGEML_SSH_KEY": KEY} for name in ("training", "staging", "production")}
+    assert hub.secrets == {name: {"EDGEML_SSH_KEY": KEY} for name in ("training", "monitor", "staging", "production")}
     assert "nobody may see this" not in printed + said
     assert TOKEN not in printed + said
     code, printed, _ = infra("plan", *GITHUB)

@@ -32,6 +32,7 @@ QUOTED = re.compile(r"=(?:[0-9A-F]{2}|\r?\n)")
 BYTES = re.compile(r"(?:\d{1,3}[,;\s]\s*){12,}\d{1,3}")
 COMMA = re.compile(r"(?<![\d.,])(-?\d{1,9}),(\d{1,18})(?![\d.,])")
 POINT = re.compile(r"\d\.\d")
+OTHERS = re.compile(r"[^\x00-\x7f]+")
 # Letters of other scripts that look like ASCII's, and spaces that are not seen.
 LOOKS = str.maketrans(
     dict(
@@ -129,7 +130,8 @@ def _changed(text: str, found: str) -> Iterator[str]:
 
 def _percent(text: str, _: object) -> Iterator[str]:
     if PERCENT.search(text):
-        yield from _changed(text, unquote_plus(text, errors="replace"))
+        lines = "\n".join(line for line in text.splitlines() if "%" in line or "+" in line)
+        yield from _changed(lines, unquote_plus(lines, errors="replace"))
 
 
 def _entities(text: str, _: object) -> Iterator[str]:
@@ -167,7 +169,8 @@ def _uu(text: str, _: object) -> Iterator[bytes]:
 
 def _look(text: str, _: object) -> Iterator[str]:
     if not text.isascii():
-        yield from _changed(text, unicodedata.normalize("NFKC", text).translate(LOOKS))
+        plain = unicodedata.normalize("NFKC", text)
+        yield from _changed(text, OTHERS.sub(lambda run: run[0].translate(LOOKS), plain))
 
 
 def _commas(text: str, letters: spans.Letters | None) -> Iterator[str]:
