@@ -284,6 +284,13 @@ def signing_key(folder: Path) -> str:
     return key
 
 
+def deploy_key(folder: Path) -> str:
+    """A private SSH key, as a workflow's secret holds it."""
+    line = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(folder / "deploy_key")]
+    subprocess.run(line, check=True, stdin=subprocess.DEVNULL)
+    return (folder / "deploy_key").read_text()
+
+
 def confined(stack: ExitStack) -> None:
     """The VM's network security group: its user reaches this machine and nothing else, the names' server included."""
     if not shutil.which("nft"):

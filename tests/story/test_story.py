@@ -14,9 +14,12 @@ from tests.gitops.hub import BOT, MAIN, Pull
 from tests.story.fork import BASE, Fork
 
 PROMOTE = "edgeml/promote/staging"
+OWN = "rollout: {health_seconds: 1, memory_mb: 384}\n"
 
 
 def test_a_change_travels_to_production_and_a_bad_one_comes_back(fork: Fork) -> None:
+    ran = fork.act("edge.yml", "workflow_dispatch", MAIN, inputs={"action": "check", "target": "edge-vm"})
+    assert ran.jobs == {"edge": "success"}, ran.raw
     train(fork, rounds=40, check=True)
     first = approve_at_last(fork, fork.hub.pulls[-1])
     doubt_the_registry(fork, first)
@@ -74,7 +77,7 @@ def approve_at_last(fork: Fork, pull: Pull) -> str:
     """A promotion is merged before anybody looked; the digest of its image once somebody has."""
     seen = pull.head
     record = fork.text("deployments/staging.yml", pull.head)
-    fork.hub.push("ben", {"deployments/staging.yml": record + "rollout: {memory_mb: 384}\n"}, PROMOTE)
+    fork.hub.push("ben", {"deployments/staging.yml": record + OWN}, PROMOTE)
     fork.agree(pull, tag="v1.0.0")
     assert set(fork.refusals("staging", "v1.0.0")) == {"not-approved"}, "unapproved"
     fork.hub.review("ada", pull, commit=seen)
