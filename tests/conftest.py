@@ -16,6 +16,24 @@ from edgeml.storage import server
 ROOT = Path(__file__).resolve().parents[1]
 
 
+# Folders whose tests share costly servers, or rules of this machine's network: one worker takes them all.
+TOGETHER = {"edge": "machine", "deploy": "machine", "image": "machine", "gitops": "machine", "infra": "machine"}
+LONG = ("edge", "deploy", "image", "test_demo.py", "engine", "check")  # begun first, so that no worker ends alone
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks at the same moment
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Which tests go to the same worker, and in which order: those that take long first."""
+
+    def place(item: pytest.Item) -> str:
+        return item.path.relative_to(ROOT / "tests").parts[0]
+
+    for item in items:
+        together = TOGETHER.get(place(item), str(item.path))
+        item.add_marker(pytest.mark.xdist_group(together))
+    items.sort(key=lambda item: LONG.index(place(item)) if place(item) in LONG else len(LONG))
+
+
 @dataclass(frozen=True)
 class RunningStorage:
     """A started embedded server: the root of its project and the `EDGEML_STORAGE_*` variables that reach it."""
