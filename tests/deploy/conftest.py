@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -41,13 +42,12 @@ class World:
 
 
 def free_port(run: int = 1) -> int:
-    """A port with as many free ones after it as asked for."""
+    """A port with as many free ones after it as asked for, below those that the system gives to whoever wants any: a
+    site's rule leads all of this machine's requests to its port elsewhere."""
     while True:
-        with socket.socket() as first:
-            first.bind(("127.0.0.1", 0))
-            port = int(first.getsockname()[1])
-            if all(_is_free(port + more) for more in range(1, run)):
-                return port
+        port = random.randrange(20_000, 32_000)
+        if all(_is_free(port + more) for more in range(run)):
+            return port
 
 
 def _is_free(port: int) -> bool:

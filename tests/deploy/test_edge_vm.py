@@ -77,6 +77,9 @@ class Site:
             self.world.daemon.docker("rm", "--force", *names)
         table = "edgeml_" + self.name.replace("-", "_")
         subprocess.run(["nft", "delete", "table", "ip", table], capture_output=True)
+        left = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True).stdout
+        # A rule that stayed would lead requests of other tests astray for as long as the machine runs.
+        assert table not in left, left
 
 
 @pytest.fixture
