@@ -23,7 +23,7 @@ demo-azure: $(VENV)/.dev ## the demo through a loopback Azure, every call of the
 	@$(BIN)/python -m tests.azure.demo
 
 test: $(VENV)/.dev ## all tests; installs Node, Chromium and the rest where they are missing
-	@$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-whole: export EDGEML_TEST_KILLS = 100
 test-whole: export EDGEML_TEST_GRAPHS = 50

@@ -10,28 +10,38 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from edgeml.storage import server
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-# Folders whose tests share costly servers, or rules of this machine's network: one worker takes them all.
-TOGETHER = {"edge": "machine", "deploy": "machine", "image": "machine", "gitops": "machine", "infra": "machine"}
-LONG = ("edge", "deploy", "image", "test_demo.py", "engine", "check")  # begun first, so that no worker ends alone
+SHARED = ("edge", "deploy", "image", "gitops", "infra")  # folders whose tests share costly servers
+LONG = (*SHARED, "test_demo.py", "engine", "check")  # begun first, so that no worker ends alone
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks at the same moment
+def place(path: Path) -> str:
+    """The folder of `tests/`, or the file in it, that a test belongs to."""
+    return path.relative_to(ROOT / "tests").parts[0]
+
+
+class Places(LoadScopeScheduling):
+    """Gives the tests of a file to one worker, and those of a folder whose tests share servers."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        folder = place(ROOT / file)
+        return folder if folder in SHARED else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Places:
+    return Places(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Which tests go to the same worker, and in which order: those that take long first."""
-
-    def place(item: pytest.Item) -> str:
-        return item.path.relative_to(ROOT / "tests").parts[0]
-
-    for item in items:
-        together = TOGETHER.get(place(item), str(item.path))
-        item.add_marker(pytest.mark.xdist_group(together))
-    items.sort(key=lambda item: LONG.index(place(item)) if place(item) in LONG else len(LONG))
+    items.sort(key=lambda item: LONG.index(place(item.path)) if place(item.path) in LONG else len(LONG))
 
 
 @dataclass(frozen=True)
