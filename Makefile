@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 COMPILE := $(BIN)/uv pip compile pyproject.toml --group build --universal --python-version 3.11 \
 	--generate-hashes --no-header --no-annotate --quiet
 
-.PHONY: help setup demo demo-edge demo-azure test lint format lock bench bench-ingest bench-run bench-demo bench-check bench-airlock bench-serve bench-submit clean
+.PHONY: help setup demo demo-edge demo-azure test test-whole lint format lock bench bench-ingest bench-run bench-demo bench-check bench-airlock bench-serve bench-submit clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -23,7 +23,11 @@ demo-azure: $(VENV)/.dev ## the demo through a loopback Azure, every call of the
 	@$(BIN)/python -m tests.azure.demo
 
 test: $(VENV)/.dev ## all tests; installs Node, Chromium and the rest where they are missing
-	@$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
+
+test-whole: export EDGEML_TEST_KILLS = 100
+test-whole: export EDGEML_TEST_GRAPHS = 50
+test-whole: test ## all tests, with 200 kills and 50 random graphs
 
 lint: $(VENV)/.dev ## style, types, pipelines
 	@$(BIN)/ruff check .

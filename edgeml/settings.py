@@ -122,6 +122,9 @@ class Kubernetes(Section):
     resource_id: str = Field(description="ARM id of the connected cluster")
     namespace: str = Field(default="default", description="namespace of the jobs")
     instance_type: str = Field(default="", description="instance type of the jobs; empty: the cluster's default")
+    outputs: Literal["step", "datastore"] = Field(
+        default="step", description="who puts private outputs into the storage: the step itself, or Azure ML"
+    )
 
 
 class Ssh(Section):
@@ -138,6 +141,9 @@ class VirtualMachine(Ssh):
 
     kind: Literal["vm"]
     resource_id: str = Field(default="", description="ARM id of the VM; empty: attached by its address")
+    outputs: Literal["step", "datastore"] = Field(
+        default="step", description="who puts private outputs into the storage: the step itself, or Azure ML"
+    )
 
 
 class Edge(Ssh):

@@ -125,7 +125,8 @@ class _Azure:
         from edgeml.azure import jobs, plan
 
         instance_type = self._compute.instance_type if self._compute.kind == "kubernetes" else ""
-        made = plan.make(pipeline, self.name, inputs, say)
+        container = self._settings.storage.container if self._compute.outputs == "step" else ""
+        made = plan.make(pipeline, self.name, inputs, say, container)
         done = jobs.submit(self._workspace, made, self.name, say, instance_type=instance_type, supersede=supersede)
         return Submitted(done.job, done.created, _plain(done.status), done.studio)
 

@@ -10,10 +10,38 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from edgeml.storage import server
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+SHARED = ("edge", "deploy", "image", "gitops", "infra")  # folders whose tests share costly servers
+LONG = (*SHARED, "test_demo.py", "engine", "check")  # begun first, so that no worker ends alone
+
+
+def place(path: Path) -> str:
+    """The folder of `tests/`, or the file in it, that a test belongs to."""
+    return path.relative_to(ROOT / "tests").parts[0]
+
+
+class Places(LoadScopeScheduling):
+    """Gives the tests of a file to one worker, and those of a folder whose tests share servers."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        folder = place(ROOT / file)
+        return folder if folder in SHARED else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Places:
+    return Places(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(place(item.path)) if place(item.path) in LONG else len(LONG))
 
 
 @dataclass(frozen=True)

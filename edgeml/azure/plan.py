@@ -14,23 +14,28 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeml import policy, project
-from edgeml.azure import source
+from edgeml.azure import aside, source
 from edgeml.errors import EdgemlError
 from edgeml.pipeline.graph import Data, FromStep, Graph, Text, Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from edgeml.azure.aside import Stowed
     from edgeml.azure.source import Source
     from edgeml.engine.fingerprint import Fingerprints
     from edgeml.engine.snapshot import Snapshot
+    from edgeml.pipeline.graph import Step
     from edgeml.policy import Policy
 
 LONGEST = 40  # characters of the pipeline's name in that of a job; Azure ML takes 255 for the whole
 
 
 class Plan(NamedTuple):
-    """A pipeline as it is about to be submitted. `file` is relative to the project, `overrides` are inputs as given."""
+    """A pipeline as it is about to be submitted. `file` is relative to the project, `overrides` are inputs as given.
+
+    `stowed` is what its steps keep in the private storage by themselves; None where Azure ML writes it there.
+    """
 
     name: str
     digest: str
@@ -41,14 +46,20 @@ class Plan(NamedTuple):
     snapshots: dict[str, Snapshot]
     source: Source
     overrides: dict[str, str]
+    stowed: Stowed | None
 
     def attempt(self, number: int) -> str:
         """The job's name the n-th time it has to be made, because the one before failed or was cancelled."""
         return self.name if number == 1 else f"{self.name}-{number}"
 
 
-def make(pipeline: str, target: str, overrides: Mapping[str, str], say: Callable[[str], None]) -> Plan:
+def make(
+    pipeline: str, target: str, overrides: Mapping[str, str], say: Callable[[str], None], container: str = ""
+) -> Plan:
     """Check everything that can be checked before Azure is asked, and name the job.
+
+    `container` is the one of the private storage in which the steps keep their private outputs by themselves; without
+    one Azure ML writes them to the private datastore.
 
     Raises EdgemlError, exit code 1, for what `edgeml check` calls an error, and for a target that the policy does
     not name.
@@ -65,16 +76,22 @@ def make(pipeline: str, target: str, overrides: Mapping[str, str], say: Callable
                 "submit it to a target of kind edge",
                 1,
             )
+    stowed = aside.stowed(graph, rules, container) if container and rules.private else None
+    if stowed is not None:
+        private |= {name for name, outputs in stowed.outputs.items() if outputs}
+
+    def included(step: Step) -> tuple[str, ...]:
+        there = step.component.includes
+        return (*there, *aside.beside(there)) if stowed is not None and step.name in private else there
+
     known = Fingerprints(os.path.join(project.state_folder(), "cache", "fingerprints.json"))
-    snapshots = {
-        name: snapshot.take(step.component.code, step.component.includes, known) for name, step in graph.steps.items()
-    }
+    snapshots = {name: snapshot.take(step.component.code, included(step), known) for name, step in graph.steps.items()}
     made = source.of(graph.file)
-    digest = _digest(graph, snapshots, known, target, made)
+    digest = _digest(graph, snapshots, known, target, made, container)
     known.save()
     stem = re.sub(r"[^A-Za-z0-9-]+", "-", os.path.splitext(os.path.basename(pipeline))[0]).strip("-")[:LONGEST] or "job"
     file = os.path.relpath(os.path.realpath(pipeline), os.path.realpath(project.root_folder()))
-    return Plan(f"{stem}-{digest[:16]}", digest, file, graph, private, rules, snapshots, made, dict(overrides))
+    return Plan(f"{stem}-{digest[:16]}", digest, file, graph, private, rules, snapshots, made, dict(overrides), stowed)
 
 
 def refuse(
@@ -110,7 +127,9 @@ def _asked_about() -> list[str]:
     return [os.path.join(root, name) for name in ("components", "environments", "contracts", project.SETTINGS_FILE)]
 
 
-def _digest(graph: Graph, snapshots: dict[str, Snapshot], known: Fingerprints, target: str, made: Source) -> str:
+def _digest(
+    graph: Graph, snapshots: dict[str, Snapshot], known: Fingerprints, target: str, made: Source, container: str
+) -> str:
     """64 hex digits of all that decides what a job does; no path of this machine is part of it."""
     steps = {
         name: {
@@ -131,6 +150,7 @@ def _digest(graph: Graph, snapshots: dict[str, Snapshot], known: Fingerprints, t
         "datastore": graph.default_datastore,
         "target": target,
         "commit": made.commit,
+        "container": container,
         "steps": steps,
     }
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

@@ -1,8 +1,8 @@
 """The pipeline as Azure ML is sent it: the file's own words, with what is local replaced by what was uploaded.
 
 Everything that decides is in the repository's YAML; here only the addresses change. `code:` becomes the code asset of
-the very files that the snapshot lists, local configuration becomes its blob, and private steps write what they print
-into the private datastore instead of the run's log in the cloud.
+the very files that the snapshot lists, local configuration becomes its blob, and private steps keep what they print
+and write in the private storage.
 """
 
 from __future__ import annotations
@@ -13,21 +13,11 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from edgeml.azure import aside
 from edgeml.azure.plan import Plan
 from edgeml.errors import EdgemlError
 from edgeml.pipeline import load
-
-LOG = "edgeml_log"  # the output to which a private step's streams go
-
-# Azure ML takes what a command prints, and what it writes to ./outputs and ./logs, into the run, in the cloud. So a
-# private step's streams go to an output in the private datastore, and it works in a copy of its code elsewhere.
-# (That Azure ML looks only below the job's own working directory is documented, and not proven here.)
-_ASIDE = (
-    f'mkdir -p "${{{{outputs.{LOG}}}}}" && exec >>"${{{{outputs.{LOG}}}}}/log.txt" 2>&1 '
-    '&& cd "$(mktemp -d)" && cp -R "$OLDPWD/." .'
-)
-# What a private step logs with MLflow stays with it; what may be known of it is in what the gate releases.
-_TRACKING = 'export MLFLOW_TRACKING_URI="sqlite:///$PWD/mlflow.db"'
+from edgeml.pipeline.graph import datastore_of
 
 
 class Uploaded(NamedTuple):
@@ -63,9 +53,13 @@ def write(plan: Plan, uploaded: Uploaded, compute: str, folder: str) -> str:
     settings["default_compute"] = compute
     if plan.graph.default_datastore:
         settings["default_datastore"] = plan.graph.default_datastore
+    if plan.stowed is not None and datastore_of(plan.graph.default_datastore) in plan.policy.private:
+        settings.pop("default_datastore")  # what then lies in the workspace's own is markers
     for name, text in plan.overrides.items():
         _override(document, name, text, plan)
     stage.inputs(document, base)
+    if plan.stowed is not None:
+        stage.outputs(document)
     stage.jobs(document, base, "")
     return stage.save("pipeline", document)
 
@@ -94,6 +88,8 @@ class _Stage:
 
     def _node(self, step: str, node: dict[str, Any], base: str) -> None:
         self.inputs(node, base)
+        if self._plan.stowed is not None:
+            self.outputs(node)
         if "jobs" in node:
             self.jobs(node, base, f"{step}.")
             return
@@ -121,13 +117,30 @@ class _Stage:
                 holder.pop("additional_includes", None)
             if "environment" in holder:
                 holder["environment"] = _environment(holder["environment"], base)
-        if step in self._plan.private and "command" in document:
-            sweep = self._plan.graph.steps[step].sweep is not None  # which reads its metric from Azure ML
-            lines = [_ASIDE, *([] if sweep else [_TRACKING]), str(document["command"])]
-            document["command"] = " && ".join(lines[:-1]) + " && {\n" + lines[-1].rstrip("\n") + "\n}"
-            document["outputs"] = {**(document.get("outputs") or {}), LOG: {"type": "uri_folder"}}
+        if step not in self._plan.private or "command" not in document:
+            return
+        graphed, stowed, command = self._plan.graph.steps[step], self._plan.stowed, str(document["command"])
+        if stowed is None:
+            document["command"] = aside.to_datastore(command, graphed.sweep is not None)
+            document["outputs"] = {**(document.get("outputs") or {}), aside.LOG: {"type": "uri_folder"}}
             path = f"azureml://datastores/{min(self._plan.policy.private)}/paths/logs/${{{{name}}}}/"
-            node["outputs"] = {**(node.get("outputs") or {}), LOG: {"type": "uri_folder", "path": path}}
+            node["outputs"] = {**(node.get("outputs") or {}), aside.LOG: {"type": "uri_folder", "path": path}}
+            return
+        document["command"] = aside.to_storage(command, graphed, self._plan.name, stowed)
+        document["code"] = self._uploaded.code[step]
+        tags = document.get("tags") or {}
+        needs = dict.fromkeys([*str(tags.get("edgeml.needs") or "").split(), "storage"])
+        document["tags"] = {**tags, "edgeml.needs": " ".join(needs)}
+        home = f"{aside.HOME}/{self._plan.name}/{step}"
+        for holder in (document, node):
+            for name, value in (holder.get("environment_variables") or {}).items():
+                holder["environment_variables"][name] = aside.placed(str(value), graphed, home, stowed)
+
+    def outputs(self, holder: dict[str, Any]) -> None:
+        """Let Azure ML write the markers of what is stowed to its own storage, for it may not reach the edge's."""
+        for given in (holder.get("outputs") or {}).values():
+            if isinstance(given, dict) and datastore_of(str(given.get("path") or "")) in self._plan.policy.private:
+                given.pop("path")
 
 
 def _override(document: dict[str, Any], name: str, text: str, plan: Plan) -> None:

@@ -6,6 +6,7 @@ marker that names the lock it came from: an interrupted installation, or one of 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -39,7 +40,11 @@ def azurite(state: Path) -> list[str]:
 def kept(folder: Path, lock: Path, fill: Callable[[Path], None]) -> Path:
     """A folder that `fill` makes of what a lock names; made anew where it is incomplete or of another lock."""
     if not _complete(folder, lock):
-        _make(folder, lock, fill)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with folder.with_name(folder.name + ".lock").open("w") as only:  # others wait and find it made
+            fcntl.flock(only, fcntl.LOCK_EX)
+            if not _complete(folder, lock):
+                _make(folder, lock, fill)
     return folder
 
 

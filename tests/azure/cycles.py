@@ -36,7 +36,8 @@ def run(running: Running, project: Path, *, cycles: int, rate: float, seed: int,
         for number in range(cycles):
             running.service.plan = ["Queued", "Running", "Completed"]
             workspace = Workspace(settings.load())
-            made = plan.make("pipelines/train.yml", "edge-vm", {"seed": str(seed * 100_000 + number)}, lambda _: None)
+            inputs = {"seed": str(seed * 100_000 + number)}
+            made = plan.make("pipelines/train.yml", "edge-vm", inputs, lambda _: None, "private")
             try:
                 done = jobs.submit(workspace, made, "edge-vm", lambda _: None)
                 state = jobs.wait(workspace, done.job, lambda _: None, seconds=120, poll=0)

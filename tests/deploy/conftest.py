@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -38,16 +39,16 @@ class World:
     unsigned: str
     golden: dict[str, dict[str, Any]]
     key: str
+    environment: dict[str, str]
 
 
 def free_port(run: int = 1) -> int:
-    """A port with as many free ones after it as asked for."""
+    """A port with as many free ones after it as asked for, below those that the system gives to whoever wants any: a
+    site's rule leads all of this machine's requests to its port elsewhere."""
     while True:
-        with socket.socket() as first:
-            first.bind(("127.0.0.1", 0))
-            port = int(first.getsockname()[1])
-            if all(_is_free(port + more) for more in range(1, run)):
-                return port
+        port = random.randrange(20_000, 32_000)
+        if all(_is_free(port + more) for more in range(run)):
+            return port
 
 
 def _is_free(port: int) -> bool:
@@ -86,8 +87,17 @@ def registry(folder: Path) -> Iterator[str]:
         process.wait(20)
 
 
+@pytest.fixture
+def world(made_once: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """The session's world, with its project as the working directory and its variables."""
+    monkeypatch.chdir(made_once.project)
+    for name, value in made_once.environment.items():
+        monkeypatch.setenv(name, value)
+    return made_once
+
+
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     if not shutil.which("nft"):
         install = ["apt-get", "install", "--yes", "--no-install-recommends", "nftables"]
         subprocess.run(install, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, capture_output=True)
@@ -102,20 +112,20 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     (project / "edgeml.toml").write_text(f'[registry]\nmodel = "{MODEL}"\n')
     shutil.copytree(ROOT / "environments", project / "environments")
     (folder / "registry").mkdir()
-    with started() as daemon, registry(folder / "registry") as host, pytest.MonkeyPatch.context() as patch:
-        patch.chdir(project)
-        for name, value in daemon.environment.items():
-            patch.setenv(name, value)
-        patch.setenv("EDGEML_TRUSTED", str(folder / "trusted"))
-        patch.setenv("HOME", str(folder))
-        made = [_packaged(project, host, task) for task in ("classification", "regression")]
-        shutil.copytree(_keys(project), folder / "trusted")
-        goldens = {image.reference: _golden(image) for image in made}
-        first, second = goldens
-        dies = _pushed(daemon, host, "dies", 'ENTRYPOINT ["bash", "-c", "exit 3"]', sign=True)
-        unsigned = _pushed(daemon, host, "unsigned", 'ENTRYPOINT ["bash", "-c", "exit 0"]', sign=False)
+    with started() as daemon, registry(folder / "registry") as host:
+        environment = daemon.environment | {"EDGEML_TRUSTED": str(folder / "trusted"), "HOME": str(folder)}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(project)
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            made = [_packaged(project, host, task) for task in ("classification", "regression")]
+            shutil.copytree(_keys(project), folder / "trusted")
+            goldens = {image.reference: _golden(image) for image in made}
+            first, second = goldens
+            dies = _pushed(daemon, host, "dies", 'ENTRYPOINT ["bash", "-c", "exit 3"]', sign=True)
+            unsigned = _pushed(daemon, host, "unsigned", 'ENTRYPOINT ["bash", "-c", "exit 0"]', sign=False)
         key = (folder / "trusted" / "key.pub").read_text()
-        yield World(daemon, host, project, first, second, dies, unsigned, goldens, key)
+        yield World(daemon, host, project, first, second, dies, unsigned, goldens, key, environment)
 
 
 def _packaged(project: Path, host: str, task: str) -> packaging.Packaged:

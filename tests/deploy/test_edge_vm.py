@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import subprocess
 import threading
 import urllib.request
@@ -77,6 +78,8 @@ class Site:
             self.world.daemon.docker("rm", "--force", *names)
         table = "edgeml_" + self.name.replace("-", "_")
         subprocess.run(["nft", "delete", "table", "ip", table], capture_output=True)
+        # Else `restore` in a later test would bring its rule back, to lead other tests' requests astray.
+        shutil.rmtree(Path(os.environ["HOME"]) / "edgeml/sites" / self.name, ignore_errors=True)
 
 
 @pytest.fixture

@@ -260,6 +260,7 @@ def test_a_terminal_that_goes_away_takes_the_steps_with_it(project: Project) -> 
         cwd=project.folder,
         env={**os.environ, "PID": str(pid)},
         stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # nohup, if it began the tests, ignores it
     )
     wait_until(lambda: pid.exists() and pid.read_text())
     engine.send_signal(signal.SIGHUP)

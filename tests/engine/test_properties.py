@@ -21,7 +21,7 @@ from edgeml.pipeline import resolve
 from edgeml.pipeline.graph import Step
 
 SEED = os.environ.get("EDGEML_TEST_SEED", "")  # without one the same examples are drawn each time
-EXAMPLES = 50
+EXAMPLES = int(os.environ.get("EDGEML_TEST_GRAPHS", "20"))  # `make test-whole` asks for 50
 START = -1  # the pipeline's own data input, as a source
 SHARED = "shared"  # the pipeline's own literal, as a word
 

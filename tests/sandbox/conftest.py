@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -27,14 +28,14 @@ class Ears:
 
     def __init__(self, folder: Path) -> None:
         self.heard: list[bytes] = []
+        self.abstract, self.path = f"\0edgeml-test-{os.getpid()}", str(folder / "ear.sock")
         self._sockets = [
             self._listen(socket.socket(socket.AF_INET), ("127.0.0.1", 0)),
-            self._listen(socket.socket(socket.AF_UNIX), "\0edgeml-test-" + folder.name),
-            self._listen(socket.socket(socket.AF_UNIX), str(folder / "ear.sock")),
+            self._listen(socket.socket(socket.AF_UNIX), self.abstract),
+            self._listen(socket.socket(socket.AF_UNIX), self.path),
             self._listen(socket.socket(socket.AF_INET, socket.SOCK_DGRAM), ("127.0.0.1", 0)),
         ]
         self.tcp = self._sockets[0].getsockname()[1]
-        self.abstract, self.path = "\0edgeml-test-" + folder.name, str(folder / "ear.sock")
         self.udp = self._sockets[3].getsockname()[1]
         heard = self.heard
 
