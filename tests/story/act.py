@@ -86,7 +86,8 @@ class Runner:
         """Nothing of ours leaks into a job: what it needs it must name."""
         dropped = ("EDGEML_", "GITHUB_", "ACTIONS_", "MLFLOW_", "PYTEST_", "VIRTUAL_ENV", "MAKE")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
-        return {**kept, "HOME": str(self.folder / "home"), **self.environment}
+        quiet = {"ACT_DISABLE_VERSION_CHECK": "1", "HOME": str(self.folder / "home")}
+        return {**kept, **quiet, **self.environment}
 
 
 def installed(folder: Path) -> None:

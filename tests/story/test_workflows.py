@@ -22,7 +22,7 @@ WORKFLOWS = {
     path.name: yaml.load(path.read_text(), yaml.BaseLoader) for path in (ROOT / ".github/workflows").glob("*.yml")
 }
 PARTS = (".github", "Makefile", "components", "contracts", "edgeml", "environments", "pipelines", "pyproject.toml",
-         "requirements")  # fmt: skip
+         "requirements", "tests/fork")  # fmt: skip
 CACHES = shutil.ignore_patterns("__pycache__")
 TARGETS = """
 [registry]
@@ -54,6 +54,7 @@ class Cloud:
         self.project.mkdir()
         for name in PARTS:
             source, target = ROOT / name, self.project / name
+            target.parent.mkdir(exist_ok=True)
             (shutil.copytree(source, target, ignore=CACHES) if source.is_dir() else shutil.copy2(source, target))
         committed(self.project, TARGETS + f'port = {port}\nhost_key = "{host_key}"\n')
         furnish(self.project, self.runner, ROOT / ".edgeml")
@@ -75,7 +76,7 @@ def cloud(storage_install: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 
 def test_a_target_is_attached_given_another_key_looked_at_and_detached_by_hand(cloud: Cloud) -> None:
     computes = cloud.running.service.state.computes
-    for action, said in (("attach", "was attached"), ("rotate", "attached anew"), ("detach", "was detached")):
+    for action, said in (("attach", "was attached"), ("rotate", "was attached anew"), ("detach", "was detached")):
         ran = cloud.act("edge.yml", "workflow_dispatch", action=action, target="old-vm")
         assert ran.jobs == {"edge": "success"} and f"old-vm {said}" in ran.said("edge"), ran.raw
         assert ("old-vm" in computes) == (action != "detach")
@@ -128,7 +129,7 @@ def jobs() -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 def test_each_job_has_the_rights_that_it_needs_and_no_more() -> None:
-    assert {name: document["permissions"] for name, document in WORKFLOWS.items()} == dict.fromkeys(WORKFLOWS, {})
+    assert {name: document["permissions"] for name, document in WORKFLOWS.items()} == {name: {} for name in WORKFLOWS}
     read, write = "read", "write"
     base = {"contents": read}
     expected = {
