@@ -158,6 +158,15 @@ def test_an_approved_promotion_goes_through_the_gate_and_on_to_the_next_site(her
     assert here.reasons("production", "v1.1.0") == []
 
 
+def test_a_registry_that_counts_anew_is_not_believed(here: Story) -> None:
+    """The number of another release would be reviewed, and read later, as if it were that release."""
+    here.hub.push("ben", {"deployments/staging.yml": record_text("staging", 1)}, MAIN)
+    with pytest.raises(EdgemlError, match="staging has another breast-cancer:1 already") as refused:
+        promote("train-good", image=IMAGE)
+    assert refused.value.exit_code == 1
+    assert here.hub.pulls == []
+
+
 def test_a_record_keeps_what_is_the_sites_own(here: Story) -> None:
     here.hub.push("cleo", {"deployments/staging.yml": "# Ours.\n" + record_text("staging", 3, rollout="{cpus: 2}")})
     here.hub.push("cleo", {"deployments/base.yml": "rollout: {cpus: 1}\n"})
