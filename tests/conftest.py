@@ -79,22 +79,26 @@ def storage_project(root: Path, install: Path) -> Path:
 @pytest.fixture
 def checkout(storage_install: Path, tmp_path: Path) -> Path:
     """A copy of this checkout as a fork would have it, sharing what is installed and nothing else."""
+    return copied(storage_install, tmp_path / "checkout")
+
+
+def copied(install: Path, folder: Path) -> Path:
+    """This checkout's files, with what is installed and what images are made of as links."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
         capture_output=True,
         check=True,
     ).stdout
-    folder = tmp_path / "checkout"
     for name in filter(None, listed.decode().split("\0")):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
-    parts = storage_install / "image/parts"  # what images are made of: fetched once
+    parts = install / "image/parts"  # fetched once
     parts.mkdir(parents=True, exist_ok=True)
     (folder / ".edgeml/image").mkdir(parents=True)
     (folder / ".edgeml/image/parts").symlink_to(parts)
     for part in ("azurite", "node"):
-        (folder / ".edgeml" / part).symlink_to(storage_install / part)
+        (folder / ".edgeml" / part).symlink_to(install / part)
     (folder / ".venv").symlink_to(sys.prefix)
     return folder
