@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from edgeml.storage import server
+from tests.images import docker_registry, image_project, packaged, parts, published, released, start_registry
+
+__all__ = ["docker_registry", "image_project", "packaged", "parts", "published", "released", "start_registry"]
 
 ROOT = Path(__file__).resolve().parents[1]
 
