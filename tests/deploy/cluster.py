@@ -66,11 +66,14 @@ class Cluster:
             self.breaches.append(f"{resource}/{name}: {error.message}")
             return 422, _status(422, "Invalid", str(error.message))
         there = self.objects.get((resource, name))
+        if resource == "deployments":
+            wanted["spec"].setdefault("replicas", 1)
         same = there is not None and there.get("spec") == wanted.get("spec")
         generation = there["metadata"]["generation"] + (not same) if there else 1
         self.version += 1
         known = {"namespace": NAMESPACE, "generation": generation, "resourceVersion": str(self.version), "uid": name}
-        self.objects[resource, name] = {**wanted, "metadata": wanted["metadata"] | known}
+        status = {"status": there["status"]} if there and "status" in there else {}
+        self.objects[resource, name] = {**wanted, "metadata": wanted["metadata"] | known, **status}
         if resource == "deployments" and not same:
             self._roll(self.objects[resource, name])
         return (200 if there else 201), self.objects[resource, name]
@@ -79,11 +82,13 @@ class Cluster:
         """Where a rollout ends, a moment from now; the old pods serve where the new ones never get ready."""
         image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
         replicas, generation = deployment["spec"].get("replicas", 1), deployment["metadata"]["generation"]
-        deployment["spec"].setdefault("replicas", 1)
         deployment["status"] = {"observedGeneration": generation, "replicas": replicas, "updatedReplicas": 0}
 
         def end() -> None:
             with self.lock:
+                deployment = self.objects.get(("deployments", "scoring"))
+                if deployment is None or deployment["metadata"]["generation"] != generation:
+                    return
                 whole = dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), replicas)
                 if image in self.answers:
                     self.serving = image
@@ -106,6 +111,8 @@ class Cluster:
             return 404, _status(404, "NotFound", path)
         if not rest:
             return 200, _resources(version)
+        if rest == NAMESPACE:
+            return 200, {"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": NAMESPACE}}
         namespace, resource, *more = rest.split("/")
         if namespace != NAMESPACE or resource not in GROUPS[version]:
             return 403, _status(403, "Forbidden", f"not allowed: {path}")
@@ -209,11 +216,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _any(self) -> None:
         cluster, split = self.server.cluster, urlsplit(self.path)  # type: ignore[attr-defined]
         query = {key: values[0] for key, values in parse_qs(split.query).items()}
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self._body()
         with cluster.lock:
             cluster.asked.append((self.command, split.path))
             if self.headers.get("Authorization") != f"Bearer {TOKEN}":
                 status, answer = 401, _status(401, "Unauthorized", "no token")
+            elif query.get("sendInitialEvents"):  # as a server that has no streaming lists; kubectl lists instead
+                status, answer = 422, _status(422, "Invalid", "sendInitialEvents is forbidden")
             elif query.get("watch"):
                 status, answer = 200, None
             else:
@@ -222,6 +231,17 @@ class _Handler(BaseHTTPRequestHandler):
             self._watched(cluster, query)
             return
         self._say(status, json.dumps(answer).encode() if answer != {} else b"")
+
+    def _body(self) -> bytes:
+        """The body, in pieces too: `kubectl create --raw` does not say how long it is."""
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        whole = b""
+        while size := int(self.rfile.readline().strip() or b"0", 16):
+            whole += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return whole
 
     def _say(self, status: int, data: bytes) -> None:
         self.send_response(status)

@@ -113,5 +113,5 @@ def _container(site: str, deployment: dict[str, Any]) -> dict[str, Any]:
 
 
 def text(documents: list[dict[str, Any]]) -> str:
-    """The objects as one list, the same for the same objects."""
-    return json.dumps({"apiVersion": "v1", "kind": "List", "items": documents}, sort_keys=True)
+    """The objects as kubectl reads them, one a line, the same for the same objects."""
+    return "\n".join(json.dumps(each, sort_keys=True) for each in documents)
