@@ -160,7 +160,7 @@ def test_two_at_once_take_turns_and_a_dead_holder_is_outlived(site: Site, monkey
     second.join(60)
     assert done == [deployments.DEPLOYED]
     held.lease(print).__enter__()  # and dies
-    monkeypatch.setattr(kubectl, "LEASE_SECONDS", 0.2)
+    monkeypatch.setattr(kubectl, "LEASE_SECONDS", 1)
     assert site.deploy(site.released.first).outcome == deployments.UNCHANGED
 
 
