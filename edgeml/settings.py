@@ -163,20 +163,7 @@ class ClusterSite(Section):
     namespace: str = Field(default="", description="namespace of this site alone")
 
 
-class OnlineSite(Section):
-    """A site of the kind `azureml-online`."""
-
-    endpoint: str = Field(default="", description="name of the managed online endpoint in the workspace")
-
-
-class AppSite(Section):
-    """A site of the kind `app-service`."""
-
-    app: str = Field(default="", description="ARM id of the web app; empty: what it takes is exported only")
-    slot: str = Field(default="staging", description="deployment slot that is tried, then swapped")
-
-
-class Site(VmSite, ClusterSite, OnlineSite, AppSite):
+class Site(VmSite, ClusterSite):
     """Where a site is; which keys count depends on the kind that its record says."""
 
 
