@@ -14,11 +14,15 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from edgeml.storage import server
+from tests.images import docker_registry, image_project, packaged, parts, published, released, start_registry
+
+__all__ = ["docker_registry", "image_project", "packaged", "parts", "published", "released", "start_registry"]
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-SHARED = ("edge", "deploy", "image", "gitops", "infra")  # folders whose tests share costly servers
+# Folders whose tests share costly servers, and under which name: one worker takes all of a name.
+SHARED = {"edge": "edge", "deploy": "image", "image": "image", "gitops": "gitops", "infra": "infra"}
 LONG = (*SHARED, "test_demo.py", "engine", "check")  # begun first, so that no worker ends alone
 
 
@@ -32,8 +36,7 @@ class Places(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        folder = place(ROOT / file)
-        return folder if folder in SHARED else file
+        return SHARED.get(place(ROOT / file), file)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Places:

@@ -23,7 +23,7 @@ from edgeml.image import golden, oci, packaging, provenance, signature
 from edgeml.image.packaging import Packaged
 from edgeml.image.remote import Remote
 from tests.engine.daemon import Daemon
-from tests.image.conftest import MODEL, Running
+from tests.images import MODEL, Running
 
 PATH = "edgeml/breast-cancer"
 
