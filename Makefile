@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 COMPILE := $(BIN)/uv pip compile pyproject.toml --group build --universal --python-version 3.11 \
 	--generate-hashes --no-header --no-annotate --quiet
 
-.PHONY: help setup demo demo-edge demo-azure test test-whole lint format lock bench bench-ingest bench-run bench-demo bench-check bench-airlock bench-serve bench-submit clean
+.PHONY: help setup demo demo-edge demo-azure test test-whole story lint format lock bench bench-ingest bench-run bench-demo bench-check bench-airlock bench-serve bench-submit clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -28,6 +28,10 @@ test: $(VENV)/.dev ## all tests; installs Node, Chromium and the rest where they
 test-whole: export EDGEML_TEST_KILLS = 100
 test-whole: export EDGEML_TEST_GRAPHS = 50
 test-whole: test ## all tests, with 200 kills and 50 random graphs
+
+story: export EDGEML_TEST_STORY = 1
+story: $(VENV)/.dev ## the journey of a change through every workflow, on this machine; needs root
+	@$(BIN)/python -m pytest -n 0 tests/story $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev ## style, types, pipelines
 	@$(BIN)/ruff check .

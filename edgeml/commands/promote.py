@@ -18,6 +18,7 @@ EXAMPLES = [
     "edgeml promote                                    # the newest completed run, to the first site",
     "edgeml promote breast-cancer:4 --image registry.example/scoring@sha256:… --dry-run",
     "edgeml promote --site production                  # what staging runs",
+    "edgeml promote --check check.yml                  # in a workflow, whose token starts no other by itself",
 ]
 _WORDS = {
     "opened": "opened",
@@ -33,18 +34,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--site", default="", help="one of sites.order (default: the first)")
     parser.add_argument("--image", default="", metavar="NAME@DIGEST", help="image (default: the one packaged here)")
     parser.add_argument("--kind", default="", choices=SITES, help="of a site that has no record yet")
+    parser.add_argument("--check", default="", metavar="WORKFLOW", help="start this workflow on what was pushed")
     parser.add_argument("--dry-run", action="store_true", help="print record and evidence, write nothing")
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
 
 
 def execute(args: argparse.Namespace) -> int:
-    from edgeml import workflow
     from edgeml.gitops.promote import promote
 
     outcome = promote(args.model, args.site, image=args.image, kind=args.kind, dry_run=args.dry_run)
-    workflow.tell(branch=outcome.proposal.branch if outcome.action in ("opened", "updated") else "")
+    begin_check(outcome, args.check)
     show(outcome, args.json)
     return 0
+
+
+def begin_check(outcome: Outcome, workflow: str) -> None:
+    """Start a workflow on the branch of a proposal, unless there is none. Safe to be repeated: it checks once more."""
+    from edgeml.gitops import start
+
+    if workflow and outcome.commit:
+        start.workflow(workflow, outcome.proposal.branch)
 
 
 def show(outcome: Outcome, as_json: bool) -> None:

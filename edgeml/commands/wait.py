@@ -13,10 +13,11 @@ HELP = f"""Follow a job to its end and bring here what it released.
 
 Shown is which step does what, and nothing of what it printed. Lost networks, expired tokens and a busy service are
 waited out. Exit code 0: completed; 1: failed or cancelled; {STILL_RUNNING}: still running when the deadline came, call
-it again."""
+it again. With --resume a workflow does that: it is started anew with the job, and the exit code is 0."""
 EXAMPLES = [
     "edgeml wait train-0123456789abcdef",
     "edgeml wait train-0123456789abcdef --target edge-vm --deadline 300   # minutes, below the workflow's",
+    "edgeml wait train-0123456789abcdef --resume train.yml                # in a workflow, which may not wait for ever",
 ]
 
 
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--poll", type=float, default=15.0, metavar="SECONDS", help="between two looks (default: %(default)s)"
     )
+    parser.add_argument("--resume", default="", metavar="WORKFLOW", help="let this workflow wait on, by its input job")
     parser.add_argument("--json", action="store_true", help="print state and run folder as JSON")
 
 
@@ -46,6 +48,12 @@ def execute(args: argparse.Namespace) -> int:
         if ended.run:
             print(ended.run)
     if ended.state == targets.RUNNING:
+        if args.resume:
+            from edgeml.gitops import start
+
+            start.workflow(args.resume, inputs={"job": args.job})
+            say(f"it goes on; {args.resume} was started to wait for it")
+            return 0
         say(f"it goes on; `edgeml wait {args.job}` finds it again (exit code {STILL_RUNNING})")
         return STILL_RUNNING
     return 0 if ended.state == targets.COMPLETED else 1

@@ -78,6 +78,8 @@ def promote(
     if dry_run or repository is None:
         return Outcome("dry-run", proposal)
     record = remote.read(held | {proposal.path: proposal.text}, site)
+    if current is not None:
+        _refuse_doubles(current, record)
     if not remote.contains(repository, repository.branch, record.evidence["commit"]):
         commit = record.evidence["commit"][:12]
         raise EdgemlError(
@@ -227,6 +229,16 @@ def _verdict(version: Version) -> dict[str, Any]:
             f"the verdict is not to promote {version}; train a better model, or override at `register`", 1
         )
     return {"promote": False, "override": tags["override.reason"], "approver": tags["override.user"]}
+
+
+def _refuse_doubles(current: Record, record: Record) -> None:
+    """One name and number is one release: a registry that forgot counts from 1 again, and mixes models up."""
+    if record.model == current.model and record.evidence["gate"] != current.evidence["gate"]:
+        raise EdgemlError(
+            f"{record.site} has another {record.model} already: the registry that numbered it is gone, as on a runner "
+            "that is made anew for each job; set registry.tracking_uri to one that lasts, and register again",
+            1,
+        )
 
 
 def _resolves(record: Record, images: Images) -> None:

@@ -110,9 +110,9 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return committed(folder)
 
 
-def committed(folder: Path) -> Path:
+def committed(folder: Path, targets: str = TARGETS) -> Path:
     """The folder as a release's checkout has it: a tag, no branch, and a remote with a token in it."""
-    (folder / "edgeml.toml").write_text(TARGETS)
+    (folder / "edgeml.toml").write_text(targets)
     (folder / ".gitignore").write_text(".edgeml/\n__pycache__/\n")
     for command in (
         ["init", "-q", "-b", "main"],

@@ -50,6 +50,9 @@ OPERATIONS = {
     f"{R}/deployments": "get post",
     f"{R}/environments/{{environment_name}}": "get",
     f"{R}/deployments/{{deployment_id}}/statuses": "get post",
+    f"{R}/actions/workflows/{{workflow_id}}/dispatches": "post",
+    f"{R}/issues": "get post",
+    f"{R}/issues/{{issue_number}}": "patch",
     "/orgs/{org}/teams/{team_slug}/memberships/{username}": "get",
 }
 _WORDS = frozenset({"description", "example", "examples", "title", "deprecated", "externalDocs"})
@@ -160,6 +163,8 @@ class Api:
     def answer(self, method: str, name: str, status: int, partial: Any) -> Any:
         """The answer with all that its schema requires. Raises `BreachError` where it does not fit."""
         response = self._resolved(self.reduced["paths"][name][method.lower()]["responses"][str(status)])
+        if "content" not in response:
+            return b""
         schema = response["content"]["application/json"]["schema"]
         whole = self.filled(schema, copy.deepcopy(partial))
         self._validate(whole, schema, f"{method} {name} {status}")

@@ -51,6 +51,9 @@ class Hub:
     deployments: list[dict[str, Any]] = field(default_factory=list)
     environments: dict[str, list[str]] = field(default_factory=dict)
     states: dict[int, list[str]] = field(default_factory=dict)
+    issues: list[dict[str, Any]] = field(default_factory=list)
+    dispatched: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+    """Workflows that were started through the API: file, ref and inputs."""
     faults: list[Callable[[str, str], Any]] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
     breaches: list[str] = field(default_factory=list)

@@ -338,6 +338,34 @@ def membership(hub: Hub, values: Any, query: Any, body: Any) -> Answer:
     return 200, {"state": "active", "role": "member"}
 
 
+def dispatch(hub: Hub, values: Any, query: Any, body: Any) -> Answer:
+    path = f".github/workflows/{values['workflow_id']}"
+    text = hub.show(hub.sha(f"refs/heads/{body['ref']}"), path)
+    if text is None:
+        raise KeyError(path)
+    if "workflow_dispatch:" not in text:
+        return 422, {"message": "Workflow does not have 'workflow_dispatch' trigger"}
+    hub.dispatched.append((values["workflow_id"], body["ref"], body.get("inputs", {})))
+    return 204, None
+
+
+def list_issues(hub: Hub, values: Any, query: Any, body: Any) -> Answer:
+    wanted = [issue for issue in hub.issues if query.get("state", "open") in ("all", issue["state"])]
+    return 200, [issue for issue in wanted if query.get("labels", issue["labels"][0]) in issue["labels"]]
+
+
+def create_issue(hub: Hub, values: Any, query: Any, body: Any) -> Answer:
+    made = {**body, "number": len(hub.issues) + 1, "state": "open", "user": user(hub.token)}
+    hub.issues.append(made)
+    return 201, made
+
+
+def update_issue(hub: Hub, values: Any, query: Any, body: Any) -> Answer:
+    issue = next((each for each in hub.issues if str(each["number"]) == values["issue_number"]), None) or _missing()
+    issue.update(body)
+    return 200, issue
+
+
 def _pull(hub: Hub, values: dict[str, str]) -> Pull:
     return next((pull for pull in hub.pulls if str(pull.number) == values["pull_number"]), None) or _missing()
 
@@ -376,5 +404,9 @@ ROUTES = {
     ("GET", f"{R}/environments/{{environment_name}}"): environment,
     ("GET", f"{R}/deployments/{{deployment_id}}/statuses"): list_states,
     ("POST", f"{R}/deployments/{{deployment_id}}/statuses"): create_state,
+    ("POST", f"{R}/actions/workflows/{{workflow_id}}/dispatches"): dispatch,
+    ("GET", f"{R}/issues"): list_issues,
+    ("POST", f"{R}/issues"): create_issue,
+    ("PATCH", f"{R}/issues/{{issue_number}}"): update_issue,
     ("GET", "/orgs/{org}/teams/{team_slug}/memberships/{username}"): membership,
 }
