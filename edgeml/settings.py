@@ -155,11 +155,22 @@ class Edge(Ssh):
     )
 
 
-class Site(Ssh):
-    """The machine of a site of the kind `edge-vm`; an empty address is this machine."""
+class VmSite(Ssh):
+    """A site of the kind `edge-vm`; an empty address is this machine."""
 
     folder: str = Field(default="edgeml", description="folder at the site for its state, below the user's home")
     serve_port: int = Field(default=8080, ge=1, le=65533, description="port that requests come to; two more follow it")
+
+
+class ClusterSite(Section):
+    """A site of the kind `kubernetes`."""
+
+    context: str = Field(default="", description="context in the configuration of kubectl; never the current one")
+    namespace: str = Field(default="", description="namespace of this site alone")
+
+
+class Site(VmSite, ClusterSite):
+    """Where a site is; which keys count depends on the kind that its record says."""
 
 
 Compute = Annotated[Kubernetes | VirtualMachine | Edge, Field(discriminator="kind")]
@@ -178,7 +189,7 @@ class Settings(BaseSettings):
     stackhub: StackHub = StackHub()
     sites: Sites = Sites()
     compute: dict[str, Compute] = Field(default_factory=dict, description="compute targets by name")
-    site: dict[str, Site] = Field(default_factory=dict, description="machines of sites by the site's name")
+    site: dict[str, Site] = Field(default_factory=dict, description="where sites are, by the site's name")
 
     @classmethod
     def settings_customise_sources(

@@ -14,11 +14,15 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from edgeml.storage import server
+from tests.images import docker_registry, image_project, packaged, parts, published, released, start_registry
+
+__all__ = ["docker_registry", "image_project", "packaged", "parts", "published", "released", "start_registry"]
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-SHARED = ("edge", "deploy", "image", "gitops", "infra")  # folders whose tests share costly servers
+# Folders whose tests share costly servers, and under which name: one worker takes all of a name.
+SHARED = {"edge": "edge", "deploy": "image", "image": "image", "gitops": "gitops", "infra": "infra"}
 LONG = (*SHARED, "test_demo.py", "engine", "check")  # begun first, so that no worker ends alone
 
 
@@ -32,8 +36,7 @@ class Places(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        folder = place(ROOT / file)
-        return folder if folder in SHARED else file
+        return SHARED.get(place(ROOT / file), file)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Places:
@@ -79,22 +82,26 @@ def storage_project(root: Path, install: Path) -> Path:
 @pytest.fixture
 def checkout(storage_install: Path, tmp_path: Path) -> Path:
     """A copy of this checkout as a fork would have it, sharing what is installed and nothing else."""
+    return copied(storage_install, tmp_path / "checkout")
+
+
+def copied(install: Path, folder: Path) -> Path:
+    """This checkout's files, with what is installed and what images are made of as links."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
         capture_output=True,
         check=True,
     ).stdout
-    folder = tmp_path / "checkout"
     for name in filter(None, listed.decode().split("\0")):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
-    parts = storage_install / "image/parts"  # what images are made of: fetched once
+    parts = install / "image/parts"  # fetched once
     parts.mkdir(parents=True, exist_ok=True)
     (folder / ".edgeml/image").mkdir(parents=True)
     (folder / ".edgeml/image/parts").symlink_to(parts)
     for part in ("azurite", "node"):
-        (folder / ".edgeml" / part).symlink_to(storage_install / part)
+        (folder / ".edgeml" / part).symlink_to(install / part)
     (folder / ".venv").symlink_to(sys.prefix)
     return folder

@@ -11,8 +11,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+
+from tests.conftest import copied
 
 EDGEML = [sys.executable, "-m", "edgeml"]
 
@@ -35,12 +38,56 @@ def statuses(done: dict) -> dict[str, str]:
     return {step["node"]: step["status"] for step in done["record"]["steps"]}
 
 
-def test_the_loop_ends_in_a_registered_model_and_is_not_done_twice(checkout: Path) -> None:
-    first = demo(checkout)
-    assert set(statuses(first).values()) == {"completed"}
-    assert (first["model"], first["created"]) == ("breast-cancer:1", True)
-    assert first["metrics"]["roc_auc"]["low"] > 0.9
-    assert Path(first["report"]).stat().st_size > 50_000
+class First(NamedTuple):
+    """A newcomer's first demo, which was interrupted and called again."""
+
+    folder: Path
+    code: int
+    message: str
+    left: str
+    done: dict
+
+
+@pytest.fixture(scope="module")
+def first(storage_install: Path, tmp_path_factory: pytest.TempPathFactory) -> First:
+    folder = copied(storage_install, tmp_path_factory.mktemp("first") / "checkout")
+    engine = subprocess.Popen([*EDGEML, "demo"], cwd=folder, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(folder.glob(".edgeml/runs/*/jobs/split_data")):
+        assert time.monotonic() < deadline
+        assert engine.poll() is None
+        time.sleep(0.05)
+    engine.send_signal(signal.SIGINT)
+    message = engine.communicate(timeout=60)[1]
+    left = edgeml(folder, "storage", "status").stdout
+    return First(folder, engine.returncode, message, left, demo(folder))
+
+
+def test_an_interrupted_first_run_is_taken_up_by_the_next(first: First) -> None:
+    assert first.code == 130
+    assert "Traceback" not in first.message
+    assert first.message.splitlines()[-1] == "edgeml: interrupted"
+    assert first.left.startswith("stopped")
+    assert statuses(first.done)["validate_data"] == "cached"
+
+
+def test_no_private_value_reaches_the_cloud_zone_or_the_report(first: First) -> None:
+    parts = [path.read_text().splitlines()[1:] for path in (first.folder / ".edgeml/sample").glob("*.csv")]
+    ids = [line.partition(",")[0] for part in parts for line in part]
+    assert len(ids) == 569
+    leaving = [path for path in (Path(first.done["run"]) / "cloud").rglob("*") if path.is_file()]
+    assert leaving
+    for path in [*leaving, Path(first.done["report"])]:
+        content = path.read_bytes()
+        assert not any(key.encode() in content for key in ids), f"{path.name} holds a patient's id"
+
+
+def test_the_loop_ends_in_a_registered_model_and_is_not_done_twice(first: First) -> None:
+    checkout, made = first.folder, first.done
+    assert set(statuses(made).values()) == {"completed", "cached"}
+    assert (made["model"], made["created"]) == ("breast-cancer:1", True)
+    assert made["metrics"]["roc_auc"]["low"] > 0.9
+    assert Path(made["report"]).stat().st_size > 50_000
     assert edgeml(checkout, "storage", "status").stdout.startswith("stopped"), "nothing is left running"
 
     database = sqlite3.connect(checkout / ".edgeml/mlflow.db")
@@ -48,18 +95,18 @@ def test_the_loop_ends_in_a_registered_model_and_is_not_done_twice(checkout: Pat
     assert database.execute(logged).fetchall() == [("breast-cancer",)], "the pipeline's own experiment"
 
     second = demo(checkout)
-    assert statuses(second) == {
-        name: "completed" if name == "ingest_blobs" else "cached" for name in statuses(first)
-    }, "only the container is read again: it might have changed"
+    assert statuses(second) == {name: "completed" if name == "ingest_blobs" else "cached" for name in statuses(made)}, (
+        "only the container is read again: it might have changed"
+    )
     assert (second["model"], second["created"]) == ("breast-cancer:1", False)
 
     # It is packaged and asked, from its image where this machine can make one, and the same image again.
-    assert first["image"] == second["image"]
-    assert first["score"]["answer"]["predictions"][0]["label"] in ("benign", "malignant")
-    assert first["score"]["answer"] == second["score"]["answer"]
+    assert made["image"] == second["image"]
+    assert made["score"]["answer"]["predictions"][0]["label"] in ("benign", "malignant")
+    assert made["score"]["answer"] == second["score"]["answer"]
 
     outputs = [
-        (step["node"], name, o["zone"]) for step in first["record"]["steps"] for name, o in step["outputs"].items()
+        (step["node"], name, o["zone"]) for step in made["record"]["steps"] for name, o in step["outputs"].items()
     ]
     assert [(node, name) for node, name, zone in outputs if zone == "cloud"] == [("release_artifacts", "release")]
 
@@ -73,34 +120,6 @@ def test_the_loop_ends_in_a_registered_model_and_is_not_done_twice(checkout: Pat
     verdict = json.loads((Path(third["run"]) / "outputs/release/promotion.json").read_text())
     assert len(verdict["champion"]["model_sha256"]) >= 64
     assert verdict["champion"]["difference"]["low"] <= verdict["champion"]["difference"]["value"]
-
-
-def test_no_private_value_reaches_the_cloud_zone_or_the_report(checkout: Path) -> None:
-    done = demo(checkout)
-    parts = [path.read_text().splitlines()[1:] for path in (checkout / ".edgeml/sample").glob("*.csv")]
-    ids = [line.partition(",")[0] for part in parts for line in part]
-    assert len(ids) == 569
-    leaving = [path for path in (Path(done["run"]) / "cloud").rglob("*") if path.is_file()]
-    assert leaving
-    for path in [*leaving, Path(done["report"])]:
-        content = path.read_bytes()
-        assert not any(key.encode() in content for key in ids), f"{path.name} holds a patient's id"
-
-
-def test_an_interrupted_first_run_is_taken_up_by_the_next(checkout: Path) -> None:
-    engine = subprocess.Popen([*EDGEML, "demo"], cwd=checkout, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not list(checkout.glob(".edgeml/runs/*/jobs/split_data")):
-        assert time.monotonic() < deadline
-        assert engine.poll() is None
-        time.sleep(0.05)
-    engine.send_signal(signal.SIGINT)
-    message = engine.communicate(timeout=60)[1]
-    assert engine.returncode == 130
-    assert "Traceback" not in message
-    assert message.splitlines()[-1] == "edgeml: interrupted"
-    assert edgeml(checkout, "storage", "status").stdout.startswith("stopped")
-    assert statuses(demo(checkout))["validate_data"] == "cached"
 
 
 def test_a_port_in_use_is_one_sentence(checkout: Path) -> None:

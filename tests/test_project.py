@@ -135,8 +135,6 @@ def test_wrong_settings_are_one_sentence(
 
 def test_what_make_setup_installs_can_do_all_that_the_workflows_call() -> None:
     """`edgeml submit` in train.yml runs after it: an extra that `all` leaves out is missed there, and in no test."""
-    import tomllib
-
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     (everything,) = (line.partition("[")[2].rstrip("]").split(",") for line in extras["all"])
     assert sorted(everything) == sorted(set(extras) - {"all", "dev"})

@@ -70,7 +70,11 @@ KEYS: dict[str, dict[str, type]] = {
 }
 _SSH: dict[str, type] = {"kind": str, "address": str, "port": int, "user": str, "host_key": str}
 COMPUTE, SITE = TABLES = ("compute", "site")  # one table a target, whose keys depend on its kind, and one a site
-SITE_KEYS = {key: kind for key, kind in _SSH.items() if key != "kind"} | {"folder": str, "serve_port": int}
+SITE_KEYS = {
+    **{key: kind for key, kind in _SSH.items() if key != "kind"},
+    **dict.fromkeys(("folder", "context", "namespace"), str),
+    "serve_port": int,
+}
 KINDS: dict[str, dict[str, type]] = {
     "kubernetes": {"kind": str, "resource_id": str, "namespace": str, "instance_type": str, "outputs": str},
     "vm": {**_SSH, "resource_id": str, "outputs": str},

@@ -45,9 +45,7 @@ def execute(args: argparse.Namespace) -> int:
         print(f"edgeml: {line}", file=sys.stderr, flush=True)
 
     if args.restore:
-        from edgeml.gitops.sites import edge_vm
-
-        print(json.dumps(edge_vm.restore(args.site)["sites"], indent=2))
+        print(json.dumps(deploy.restore(args.site), indent=2))
         return 0
     try:
         done = deploy.deploy_ungated(args.site, say) if args.ungated else deploy.deploy(args.site, args.ref, say)

@@ -30,6 +30,7 @@ _PASSED = ("MLFLOW_", "AZUREML_", "AZURE_ML_", "EDGEML_STORAGE_", "EDGEML_AIRLOC
 _CLIENTS_OWN = re.compile(r"HOME|PATH|BASH_ENV|ENV|TMPDIR|SSH_AUTH_SOCK|(DOCKER|BUILDKIT|LD|DYLD)_.*")
 _ADDRESSES = ("EDGEML_STORAGE_ACCOUNT_URL", "MLFLOW_TRACKING_URI")
 _LOOPBACK = re.compile(r"https?://(localhost|127\.|\[::1\])")
+_TRIES = 3  # to remove a container
 _CLIENT_KILLED = 125  # the client's own exit code where it lost the daemon or could not start the container
 
 
@@ -126,7 +127,10 @@ class Container(Process):
 
     def _end(self) -> None:
         quiet = subprocess.DEVNULL
-        subprocess.run(self._remove, env=self._environment, stdin=quiet, stdout=quiet, stderr=quiet)
+        for _ in range(_TRIES):  # a busy daemon may give up on the kernel before the container has ended
+            done = subprocess.run(self._remove, env=self._environment, stdin=quiet, stdout=quiet, stderr=quiet)
+            if done.returncode == 0:
+                return
 
 
 def is_file_store(uri: str) -> bool:

@@ -1,8 +1,8 @@
 """Deployment: what the record of a site says comes to serve there, once the gate has said that it may.
 
-Each kind of site is a module with two functions, `deploy(site, record, tag, say) -> Rollout` and
-`status(site, record) -> Serving`. GitHub is told of the beginning and the end (`running`), because what runs at a site
-is what the gate of the next one asks for.
+Each kind of site is a module with `deploy(site, record, release, say) -> Rollout`, `status(site, record) -> Serving`
+and, where there is something to restore, `restore(site) -> dict`. GitHub is told of the beginning and the end
+(`running`), because what runs at a site is what the gate of the next one asks for.
 """
 
 from __future__ import annotations
@@ -24,9 +24,17 @@ Say = Callable[[str], None]
 
 KINDS = {
     "edge-vm": "edgeml.gitops.sites.edge_vm",
+    "kubernetes": "edgeml.gitops.sites.kubernetes",
 }
 DEPLOYED, UNCHANGED, ROLLED_BACK, FAILED = "deployed", "unchanged", "rolled back", "failed"
 SERVES = frozenset({DEPLOYED, UNCHANGED})
+
+
+class Release(NamedTuple):
+    """What a deployment is made from: a release tag and its commit, both empty for this checkout as it lies here."""
+
+    tag: str
+    commit: str
 
 
 class Rollout(NamedTuple):
@@ -59,10 +67,11 @@ def deploy(site: str, ref: str, say: Say) -> tuple[Record, Rollout]:
     decision = gate.decide(site, ref, repository)
     if not decision.allowed:
         raise Refused(decision)
-    record = remote.record_at(repository, site, decision.facts["commit"]).record
+    release = Release(decision.tag, decision.facts["commit"])
+    record = remote.record_at(repository, site, release.commit).record
     number = running.begin(repository, site, decision.tag, record)
     try:
-        rollout = _kind(record).deploy(site, record, decision.tag, say)
+        rollout = _kind(record).deploy(site, record, release, say)
     except BaseException:
         running.finish(repository, number, "error", "see the log of the deployment")
         raise
@@ -73,13 +82,23 @@ def deploy(site: str, ref: str, say: Say) -> tuple[Record, Rollout]:
 def deploy_ungated(site: str, say: Say) -> tuple[Record, Rollout]:
     """Deploy the record in this checkout, asked of nobody: for trying a site out. No gate will believe that it ran."""
     record = records.read(project.root_folder(), site)
-    return record, _kind(record).deploy(site, record, "", say)
+    return record, _kind(record).deploy(site, record, Release("", ""), say)
 
 
 def status(site: str) -> tuple[Record, Serving]:
     """What the record in this checkout wants of a site, and what runs there."""
     record = records.read(project.root_folder(), site)
     return record, _kind(record).status(site, record)
+
+
+def restore(site: str) -> dict[str, Any]:
+    """Have the last known good of a site serve again, as after a reboot."""
+    record = records.read(project.root_folder(), site)
+    module = _kind(record)
+    if not hasattr(module, "restore"):
+        raise EdgemlError(f"{site} is of the kind {record.kind}, which needs no restoring; deploy again")
+    restored: dict[str, Any] = module.restore(site)
+    return restored
 
 
 def _kind(record: Record) -> Any:

@@ -90,6 +90,15 @@ def verified(reference: str) -> Verified:
     raise problem
 
 
+def verified_as(record: Record) -> Verified:
+    """The image of a record, verified and with the record's labels. Raises EdgemlError, exit code 1, for any other."""
+    found = verified(record.image)
+    for name, value in labels(record).items():
+        if found.labels.get(name) != value:
+            raise EdgemlError(f"{record.image} does not bear the label {name} of its record; promote what it holds", 1)
+    return found
+
+
 def labels(record: Record) -> dict[str, str]:
     """The labels that the image of a record bears: they lead from what runs back to where it comes from."""
     evidence, model = record.evidence, record.values["model"]

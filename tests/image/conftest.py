@@ -1,89 +1,24 @@
-"""A project with registered models and their image, a docker daemon and a registry: each made once a session."""
+"""The shared images under the names that the tests here have for them, and a docker daemon."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import socket
-import subprocess
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from edgeml import image, registry
-from edgeml.errors import EdgemlError
-from edgeml.image import base
-from edgeml.image.packaging import Packaged, layout
 from tests.engine.daemon import Daemon, started
-from tests.release_builder import run_folder
-from tests.sandbox.private import install
-
-ROOT = Path(__file__).resolve().parents[2]
-MODEL, OTHER = "breast-cancer:1", "stay:1"
-
-
-@contextlib.contextmanager
-def inside(folder: Path) -> Iterator[None]:
-    """Work in a project, without a docker daemon unless a test names one."""
-    kept, docker = Path.cwd(), os.environ.get("DOCKER_HOST")
-    os.chdir(folder)
-    os.environ.setdefault("DOCKER_HOST", "unix:///nonexistent")
-    try:
-        yield
-    finally:
-        os.chdir(kept)
-        if docker is None:
-            del os.environ["DOCKER_HOST"]
-
-
-def empty_project(folder: Path, parts: Path) -> Path:
-    """A project as a fork has it, which shares what images are made of."""
-    (folder / ".edgeml/image").mkdir(parents=True)
-    (folder / ".edgeml/image/parts").symlink_to(parts)
-    (folder / "edgeml.toml").write_text('[registry]\nmodel = "breast-cancer"\n')
-    shutil.copytree(ROOT / "environments", folder / "environments")
-    shutil.copytree(ROOT / "contracts", folder / "contracts")
-    return folder
+from tests.images import Running, inside
 
 
 @pytest.fixture(scope="session")
-def parts() -> Path:
-    """This checkout's own parts: the wheels and the base are fetched once, not once for each session."""
-    folder = ROOT / ".edgeml/image/parts"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def project(image_project: Path) -> Path:
+    return image_project
 
 
 @pytest.fixture(scope="session")
-def project(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two registered models, of classification and of regression, and a base that can be made on this machine."""
-    install()
-    folder = empty_project(tmp_path_factory.mktemp("images"), parts)
-    with inside(folder):
-        for name, task in (("breast-cancer", "classification"), ("stay", "regression")):
-            run_folder(folder / f".edgeml/runs/{task}", task=task)
-            registry.register(task, name)
-        try:
-            base.of("", layout(), print)
-        except EdgemlError as error:
-            print(f"{error}: taking the versions of today")
-            subprocess.run(["apt-get", "update"], stdin=subprocess.DEVNULL, capture_output=True)
-            try:
-                base.renew()
-                base.of("", layout(), print)
-            except EdgemlError as again:
-                pytest.skip(f"no base can be made here: {again}")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def packaged(project: Path) -> Packaged:
-    with inside(project):
-        return image.package(MODEL)
+def hub(docker_registry: Running) -> Running:
+    return docker_registry
 
 
 @pytest.fixture
@@ -96,72 +31,3 @@ def here(project: Path) -> Iterator[Path]:
 def daemon() -> Iterator[Daemon]:
     with started() as running:
         yield running
-
-
-@dataclass(frozen=True)
-class Running:
-    """Debian's docker-registry on loopback."""
-
-    host: str
-    folder: Path
-
-    def blob(self, digest: str) -> Path:
-        return self.folder / f"docker/registry/v2/blobs/sha256/{digest[7:9]}/{digest[7:]}/data"
-
-
-@pytest.fixture(scope="session")
-def start_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], Running]]:
-    """Starts a registry that keeps its files in a folder."""
-    _install_registry()
-    processes = []
-
-    def start(folder: Path) -> Running:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            host = f"127.0.0.1:{free.getsockname()[1]}"
-        config = tmp_path_factory.mktemp("registry") / "config.yml"
-        config.write_text(
-            f"version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n"
-            f"storage: {{filesystem: {{rootdirectory: {folder}}}}}\nhttp: {{addr: '{host}'}}\n"
-        )
-        quiet = subprocess.DEVNULL
-        processes.append(
-            subprocess.Popen(["docker-registry", "serve", str(config)], stdin=quiet, stdout=quiet, stderr=quiet)
-        )
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", int(host[10:])), 1):
-                return Running(host, folder)
-            time.sleep(0.02)
-        pytest.fail(f"docker-registry does not start: {processes[-1].poll()}")
-
-    yield start
-    for process in processes:
-        process.terminate()
-        process.wait(20)
-
-
-@pytest.fixture(scope="session")
-def hub(start_registry: Callable[[Path], Running], tmp_path_factory: pytest.TempPathFactory) -> Running:
-    return start_registry(tmp_path_factory.mktemp("hub"))
-
-
-@pytest.fixture(scope="session")
-def published(project: Path, packaged: Packaged, hub: Running) -> Packaged:
-    """The image in the registry; tests that spoil it use a registry of their own."""
-    with inside(project):
-        return image.package(MODEL, registry=hub.host)
-
-
-def _install_registry() -> None:
-    if shutil.which("docker-registry"):
-        return
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        pytest.skip("there is no docker-registry, and it cannot be installed without apt-get and root")
-    line = ["apt-get", "install", "--yes", "--no-install-recommends", "docker-registry"]
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (line, ["apt-get", "update"], line):
-        subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True)
-        if shutil.which("docker-registry"):
-            return
-    pytest.skip("docker-registry cannot be installed")

@@ -19,7 +19,7 @@ from edgeml.errors import EdgemlError
 from edgeml.image import assemble, base, builders, golden, oci, packaging, prove, recipe, runtime, tree
 from edgeml.image.packaging import Packaged
 from tests.engine.daemon import Daemon
-from tests.image.conftest import MODEL, OTHER, empty_project, inside
+from tests.images import MODEL, OTHER, empty_project, inside
 
 
 def build(builder: str, folder: Path, model: str = MODEL) -> str:

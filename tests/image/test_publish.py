@@ -23,7 +23,7 @@ from edgeml.image import golden, oci, packaging, provenance, signature
 from edgeml.image.packaging import Packaged
 from edgeml.image.remote import Remote
 from tests.engine.daemon import Daemon
-from tests.image.conftest import MODEL, Running
+from tests.images import MODEL, Running
 
 PATH = "edgeml/breast-cancer"
 
@@ -55,6 +55,7 @@ def spoilt(here: Path, packaged: Packaged, published: Packaged, hub: Running, tm
 def test_what_was_pushed_is_verified_and_recorded(here: Path, published: Packaged, hub: Running) -> None:
     assert published.reference == f"{hub.host}/{PATH}@{published.digest}"
     assert published.pushed
+    image.package(MODEL, registry=hub.host)  # the record is of the last call, which may have been without a registry
     tags = registry.find(MODEL).tags
     assert (tags["image.digest"], tags["image.reference"]) == (published.digest, published.reference)
     assert json.loads((here / ".edgeml/image/breast-cancer-1.json").read_text())["reference"] == published.reference

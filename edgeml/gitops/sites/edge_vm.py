@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from edgeml.edge import session
 from edgeml.errors import EdgemlError
 from edgeml.gitops import images
-from edgeml.gitops.deploy import Rollout, Serving
+from edgeml.gitops.deploy import Release, Rollout, Serving
 
 if TYPE_CHECKING:
     from edgeml.gitops.record import Record
@@ -51,7 +51,7 @@ _REFUSALS = {
 }
 
 
-def deploy(site: str, record: Record, tag: str, say: Say) -> Rollout:
+def deploy(site: str, record: Record, release: Release, say: Say) -> Rollout:
     """Make a record's image serve at a site. Raises EdgemlError where the site refuses before anything is changed."""
     from edgeml.image import credentials, signature, verification
 
@@ -64,7 +64,7 @@ def deploy(site: str, record: Record, tag: str, say: Say) -> Rollout:
         "folder": target.folder,
         "site": site,
         "image": record.image,
-        "tag": tag,
+        "tag": release.tag,
         "signatures": [list(map(_base64, pair)) for pair in signature.collected(where, record.digest)],
         "labels": images.labels(record),
         "golden": {"model": record.values["model"]["name"], "inputs": golden["inputs"], "outputs": golden["outputs"]},
@@ -89,7 +89,9 @@ def status(site: str, record: Record) -> Serving:
 def restore(site: str) -> dict[str, Any]:
     """Bring the machine of a site to what its state says."""
     target = _machine(site)
-    return _asked(site, target, {"verb": "restore", "folder": target.folder}, lambda line: None)
+    answer = _asked(site, target, {"verb": "restore", "folder": target.folder}, lambda line: None)
+    restored: dict[str, Any] = answer["sites"]
+    return restored
 
 
 def _base64(data: bytes) -> str:

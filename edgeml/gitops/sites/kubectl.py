@@ -1,0 +1,128 @@
+"""Kubernetes through kubectl: always one named context and one namespace, and one deployment at a time.
+
+The context is the site's own setting. Without it nothing is asked: the current context of a laptop may be any cluster.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from edgeml.errors import EdgemlError
+
+if TYPE_CHECKING:
+    from edgeml.settings import Site
+
+MANAGER = "edgeml"
+SECONDS = 30  # for one request
+ROLLOUT_SECONDS = 180  # longer than progressDeadlineSeconds of the base, which says why
+LEASE_SECONDS = 900  # a deployment that was killed keeps the next one waiting for no longer
+PAUSE = 2.0
+
+
+class Failed(Exception):  # noqa: N818 - an answer
+    """kubectl says no; the message is its last line."""
+
+
+class Cluster:
+    """One namespace of one cluster."""
+
+    def __init__(self, site: str, where: Site) -> None:
+        for key in ("context", "namespace"):
+            if not getattr(where, key):
+                raise EdgemlError(f"site.{site}.{key} is empty; edgeml never takes the current one, name it")
+        self.site, self.where = site, where
+        self._program = shutil.which("kubectl") or ""
+        if not self._program:
+            raise EdgemlError("kubectl is not installed here; install it, of the cluster's version or one beside it")
+
+    def kustomize(self, folder: str) -> str:
+        """An overlay with its bases. Asks no cluster."""
+        try:
+            return self._called("kustomize", folder)
+        except Failed as failed:
+            raise EdgemlError(f"kustomize refuses the overlay of {self.site} ({failed})", 1) from None
+
+    def ask(self, *arguments: str, content: str = "", seconds: int = SECONDS) -> str:
+        """What kubectl says. Raises Failed."""
+        where = ("--context", self.where.context, "--namespace", self.where.namespace)
+        return self._called(*arguments, *where, f"--request-timeout={seconds}s", content=content)
+
+    def find(self, kind: str, name: str) -> dict[str, Any] | None:
+        """An object; None where there is none. Raises Failed."""
+        said = self.ask("get", kind, name, "--ignore-not-found", "--output=json")
+        found: dict[str, Any] | None = json.loads(said) if said.strip() else None
+        return found
+
+    def apply(self, manifests: str) -> None:
+        """Make the objects as they are written, whoever changed them by hand meanwhile: Git has the last word."""
+        self.ask("apply", "--server-side", "--force-conflicts", f"--field-manager={MANAGER}", "--filename=-",
+                 content=manifests)  # fmt: skip
+
+    def wait(self, name: str) -> None:
+        """Until every pod of a Deployment is of its newest version and ready. Raises Failed."""
+        timeout = f"--timeout={ROLLOUT_SECONDS}s"
+        self.ask("rollout", "status", f"deployment/{name}", timeout, seconds=ROLLOUT_SECONDS + SECONDS)
+
+    def call(self, service: str, path: str, body: Any = None) -> str:
+        """A request to a Service, through the API server's own proxy. Raises Failed."""
+        url = f"/api/v1/namespaces/{self.where.namespace}/services/http:{service}:http/proxy{path}"
+        if body is None:
+            return self.ask("get", "--raw", url)
+        return self.ask("create", "--raw", url, "--filename=-", content=json.dumps(body))
+
+    @contextmanager
+    def lease(self, say: Callable[[str], None]) -> Iterator[None]:
+        """One deployment of a site at a time, whatever machine it is called on; a second one waits."""
+        name, me = f"edgeml-{self.site}", f"{os.uname().nodename}-{uuid.uuid4().hex[:12]}"
+        held = self._acquired(name, me, say)
+        try:
+            yield
+        finally:
+            held["spec"] |= {"holderIdentity": ""}
+            try:
+                self.ask("replace", "--filename=-", content=json.dumps(held))
+            except Failed:  # somebody has it by now, or it runs out by itself
+                say(f"the lease {name} could not be given back; it runs out in {LEASE_SECONDS} s")
+
+    def _acquired(self, name: str, me: str, say: Callable[[str], None]) -> dict[str, Any]:
+        seen, since = "", 0.0
+        while True:
+            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+            spec = {"holderIdentity": me, "leaseDurationSeconds": LEASE_SECONDS, "acquireTime": now, "renewTime": now}
+            there = self.find("lease", name)
+            wanted: dict[str, Any] = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": spec}
+            wanted["metadata"] = {"name": name}
+            if there is not None:
+                version = there["metadata"]["resourceVersion"]
+                wanted["metadata"] |= {"resourceVersion": version}
+                if version != seen:  # its age is what this clock has seen of it: clocks differ
+                    seen, since = version, time.monotonic()
+                if there["spec"].get("holderIdentity") and time.monotonic() < since + LEASE_SECONDS:
+                    say(f"{there['spec']['holderIdentity']} deploys to {self.site}; waiting")
+                    time.sleep(PAUSE)
+                    continue
+            try:
+                verb = "create" if there is None else "replace"
+                made: dict[str, Any] = json.loads(
+                    self.ask(verb, "--filename=-", "--output=json", content=json.dumps(wanted))
+                )
+                return made
+            except Failed as failed:
+                if not any(word in str(failed) for word in ("AlreadyExists", "Conflict", "has been modified")):
+                    raise
+
+    def _called(self, *arguments: str, content: str = "") -> str:
+        done = subprocess.run([self._program, *arguments], input=content.encode(), capture_output=True)
+        if done.returncode:
+            lines = [line.strip() for line in done.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
+            raise Failed(lines[-1][:500] if lines else f"kubectl ended with {done.returncode}")
+        return done.stdout.decode()
