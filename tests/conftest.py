@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Folders whose tests share costly servers, and under which name: one worker takes all of a name.
 SHARED = {"edge": "edge", "deploy": "image", "image": "image", "gitops": "gitops", "infra": "infra"}
-LONG = (*SHARED, "test_demo.py", "engine", "check")  # begun first, so that no worker ends alone
+LONG = (*SHARED, "test_demo.py", "test_docs.py", "engine", "check")  # begun first, so that no worker ends alone
 
 
 def place(path: Path) -> str:

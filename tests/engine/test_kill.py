@@ -14,7 +14,7 @@ import pytest
 
 from tests.engine.project import EDGEML, Project, alive, wait_until
 
-KILLS = int(os.environ.get("EDGEML_TEST_KILLS", "25"))  # for each way to kill; `make test-whole` asks for 100
+KILLS = int(os.environ.get("EDGEML_TEST_KILLS", "12"))  # for each way to kill; `make test-whole` asks for 100
 WIDTH = 4
 SEED = int(os.environ.get("EDGEML_TEST_SEED", "20261124"))
 
