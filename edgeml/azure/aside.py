@@ -103,9 +103,8 @@ def to_storage(command: str, step: Step, job: str, stowed: Stowed) -> str:
     exports += [f"AZURE_ML_OUTPUT_{name}={home}/outputs/{name}" for name in made]
     lines += [f"export {' '.join(exports)}"] if exports else []
     lines += [] if step.sweep is not None else [_TRACKING]
-    lines.append(
-        "(\n" + placed(command, step, home, stowed).rstrip("\n") + "\n)"
-    )  # its `exit` ends no more than itself
+    # In a shell of its own, whose `exit` ends no more than itself, and without the way back into the run.
+    lines.append("(\n" + placed(command, step, home, stowed).rstrip("\n") + "\n) 3>&-")
     if made:
         ports = " ".join(f'{name}="${{{{outputs.{name}}}}}"' for name in made)
         stow = f"{python} stow {container} {home}/outputs outputs/{place} {ports}"

@@ -71,6 +71,10 @@ open(table + "/more/empty.csv", "w").close()
 open(manifest, "w").write(SECRET + ", one of many")
 os.makedirs("outputs", exist_ok=True), open(f"outputs/{SECRET}.txt", "w").close()
 print(SECRET, "was read")
+try:
+    os.write(3, SECRET.encode())
+except OSError:
+    pass
 """
 TRAIN = """type: command
 name: train

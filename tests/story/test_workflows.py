@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.azure import loop
-from tests.azure.conftest import committed
+from tests.azure.conftest import TARGETS, committed
 from tests.azure.running import Running, started
 from tests.azure.sshd import sshd
 from tests.conftest import ROOT
@@ -24,19 +24,7 @@ WORKFLOWS = {
 PARTS = (".github", "Makefile", "components", "contracts", "edgeml", "environments", "pipelines", "pyproject.toml",
          "requirements", "tests/fork")  # fmt: skip
 CACHES = shutil.ignore_patterns("__pycache__")
-TARGETS = """
-[registry]
-model = "breast-cancer"
-
-[compute.edge-vm]
-kind = "kubernetes"
-resource_id = "/subscriptions/s/resourceGroups/stamp/providers/Microsoft.Kubernetes/connectedClusters/hub"
-
-[compute.old-vm]
-kind = "vm"
-address = "127.0.0.1"
-user = "trainer"
-"""
+ON_THIS_MACHINE = TARGETS.replace("203.0.113.7", "127.0.0.1")
 
 
 class Cloud:
@@ -56,7 +44,7 @@ class Cloud:
             source, target = ROOT / name, self.project / name
             target.parent.mkdir(exist_ok=True)
             (shutil.copytree(source, target, ignore=CACHES) if source.is_dir() else shutil.copy2(source, target))
-        committed(self.project, TARGETS + f'port = {port}\nhost_key = "{host_key}"\n')
+        committed(self.project, ON_THIS_MACHINE + f'port = {port}\nhost_key = "{host_key}"\n')
         furnish(self.project, self.runner, ROOT / ".edgeml")
 
     def act(self, workflow: str, event: str, **inputs: str) -> Ran:
