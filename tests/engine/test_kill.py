@@ -101,7 +101,7 @@ def test_an_engine_that_is_killed_at_any_moment_loses_nothing_that_finished(proj
         assert texts(out) == expected
         assert finished(project) == set(steps)
         assert json.loads((out / "run.json").read_text())["status"] == "completed"
-    assert len(moments) > 5, "kills came after other numbers of finished steps"
+    assert len(moments) > min(5, KILLS // 4), "kills came after other numbers of finished steps"
     print(f"{kills} kills in {rounds} rounds, with {sorted(moments)} steps finished")
 
 
