@@ -84,7 +84,7 @@ class Machine:
     def first(self) -> int:
         """Which of this machine's processes is the first of the other's; 0 while there is none."""
         assert self.held is not None and self.held.poll() is None, "the machine ended"
-        for child in (grandchild for child in children(self.held.pid) for grandchild in children(child)):
+        for child in (two for one in children(self.held.pid) for two in children(one)):
             with contextlib.suppress(FileNotFoundError):
                 facts = Path(f"/proc/{child}/status").read_text()
                 if facts.startswith("Name:\tsystemd\n") and "\t1\n" in facts[facts.index("NSpid:") :]:
