@@ -22,6 +22,8 @@ demo-edge: $(VENV)/.dev ## the same on an edge VM, a real SSH server in namespac
 demo-azure: $(VENV)/.dev ## the demo through a loopback Azure, every call of the SDK shown
 	@$(BIN)/python -m tests.azure.demo
 
+# The workers of pytest have every core already; a pool of threads in each of them costs a tenth more.
+test: export OMP_NUM_THREADS ?= 1
 test: $(VENV)/.dev ## all tests; installs Node, Chromium and the rest where they are missing
 	@$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
