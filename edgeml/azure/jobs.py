@@ -6,7 +6,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from importlib import import_module
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +13,7 @@ from edgeml import __version__
 from edgeml.azure import code, environments, stage
 from edgeml.azure.patience import StillTrying, patiently
 from edgeml.azure.store import Store
-from edgeml.azure.workspace import silence
+from edgeml.azure.workspace import import_sdk, silence
 from edgeml.errors import EdgemlError
 
 if TYPE_CHECKING:
@@ -153,9 +152,9 @@ def _create(workspace: Workspace, plan: Plan, name: str, compute: str, instance_
     for reference in sorted({e for step in plan.graph.steps.values() if isinstance(e := step.environment, str)}):
         environments.ensure(workspace, reference, store)
     different = {snapshot.fingerprint: snapshot for snapshot in plan.snapshots.values() if snapshot.files}
-    with ThreadPoolExecutor(AT_ONCE) as pool, silence():  # each is a chain of small requests that wait for one another
+    with ThreadPoolExecutor(AT_ONCE) as pool:  # each is a chain of small requests that wait for one another
         uploads = pool.map(lambda one: code.upload(workspace, one), different.values())
-        import_module("azure.ai.ml")  # two seconds, in which the uploads wait for the network
+        import_sdk()  # two seconds, in which the uploads wait for the network
         codes = dict(zip(different, uploads, strict=True))
     by_step = {step: codes[snap.fingerprint] for step, snap in plan.snapshots.items() if snap.files}
     uploaded = stage.Uploaded(by_step, {path: _upload_input(store, path) for path in stage.local_inputs(plan)})
