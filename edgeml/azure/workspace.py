@@ -162,8 +162,7 @@ def quiet_sdk() -> None:
 def import_sdk() -> None:
     """Import azure-ai-ml, which takes two seconds, without what it says meanwhile."""
     with silence():
-        import azure.ai.ml
-        from azure.ai.ml._utils import _experimental
+        from azure.ai.ml._utils import _experimental  # and all of the package before it
 
     # For a warning that goes nowhere it reads the source of each caller, half a second of a submission.
     _experimental._should_skip_warning = lambda: True
