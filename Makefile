@@ -29,8 +29,8 @@ test: $(VENV)/.dev ## all tests; installs Node, Chromium and the rest where they
 
 test-whole: export EDGEML_TEST_KILLS = 100
 test-whole: export EDGEML_TEST_GRAPHS = 50
-test-whole: export EDGEML_TEST_MACHINE = 1
-test-whole: test ## all tests, with 200 kills, 50 random graphs and a VM that is booted
+test-whole: export EDGEML_TEST_WHOLE = 1
+test-whole: test ## all tests, also those of minutes: a VM that is booted, 200 kills, 50 random graphs
 
 story: export EDGEML_TEST_STORY = 1
 story: $(VENV)/.dev ## the journey of a change through every workflow, on this machine; needs root
