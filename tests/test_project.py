@@ -145,3 +145,16 @@ def test_what_make_setup_installs_can_do_all_that_the_workflows_call() -> None:
         for line in extras[extra]
     }
     assert named - {"edgeml"} - locked == set()
+
+
+def test_every_peer_of_the_benchmarks_is_locked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import airlock_peers
+    import chain as peers
+    import serve
+    import serve_libraries
+    import venvs
+
+    named = {make().lock for make in peers.PEERS.values()} | {peer.lock for peer in serve.PEERS.values()}
+    named |= {serve_libraries.LOCK, *airlock_peers.SCANNERS}
+    assert [name for name in sorted(named - {""}) if not venvs.lock_of(name).is_file()] == []
