@@ -169,7 +169,13 @@ class ClusterSite(Section):
     namespace: str = Field(default="", description="namespace of this site alone")
 
 
-class Site(VmSite, ClusterSite):
+class EndpointSite(Section):
+    """A site of the kind `azureml-online`."""
+
+    endpoint: str = Field(default="", description="online endpoint of the workspace, of this site alone")
+
+
+class Site(VmSite, ClusterSite, EndpointSite):
     """Where a site is; which keys count depends on the kind that its record says."""
 
 

@@ -25,6 +25,7 @@ Say = Callable[[str], None]
 KINDS = {
     "edge-vm": "edgeml.gitops.sites.edge_vm",
     "kubernetes": "edgeml.gitops.sites.kubernetes",
+    "azureml-online": "edgeml.gitops.sites.azureml_online",
 }
 DEPLOYED, UNCHANGED, ROLLED_BACK, FAILED = "deployed", "unchanged", "rolled back", "failed"
 SERVES = frozenset({DEPLOYED, UNCHANGED})
