@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -54,16 +54,27 @@ class Arm:
         for name in ("credential", "client", "_arm"):
             self.__dict__.pop(name, None)
 
-    def ask(self, method: str, resource: str, version: str, body: Any = None, **params: str) -> HttpResponse:
+    def ask(
+        self,
+        method: str,
+        resource: str,
+        version: str,
+        body: Any = None,
+        params: Mapping[str, str] | None = None,
+        *,
+        once: bool = False,
+    ) -> HttpResponse:
         """One request to a resource by its ARM id; what it begins is not waited for.
+
+        `once`: never sent a second time by itself, for what does not mean the same twice.
 
         Raises azure.core's HttpResponseError where Azure refuses.
         """
         from azure.core.rest import HttpRequest
 
-        query = {"api-version": version, **params}
+        query = {"api-version": version, **(params or {})}
         request = HttpRequest(method, f"{self.cloud.arm}{resource}", params=query, json=body)
-        response: HttpResponse = self._arm.send_request(request)
+        response: HttpResponse = self._arm.send_request(request, **({"retry_total": 0} if once else {}))
         response.raise_for_status()
         return response
 

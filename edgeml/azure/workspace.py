@@ -67,7 +67,7 @@ class Workspace(Arm):
 
         Raises azure.core's HttpResponseError where Azure refuses.
         """
-        response = self.ask(method, f"{self.id}{'/' if path else ''}{path}", API_VERSION, body, **params)
+        response = self.ask(method, f"{self.id}{'/' if path else ''}{path}", API_VERSION, body, params)
         operation = response.headers.get("Azure-AsyncOperation")
         return self._finished(operation) if operation else response
 

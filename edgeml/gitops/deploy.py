@@ -26,8 +26,9 @@ KINDS = {
     "edge-vm": "edgeml.gitops.sites.edge_vm",
     "kubernetes": "edgeml.gitops.sites.kubernetes",
     "azureml-online": "edgeml.gitops.sites.azureml_online",
+    "app-service": "edgeml.gitops.sites.app_service",
 }
-DEPLOYED, UNCHANGED, ROLLED_BACK, FAILED = "deployed", "unchanged", "rolled back", "failed"
+DEPLOYED, UNCHANGED, ROLLED_BACK, FAILED, EXPORTED = "deployed", "unchanged", "rolled back", "failed", "exported"
 SERVES = frozenset({DEPLOYED, UNCHANGED})
 
 
@@ -39,7 +40,7 @@ class Release(NamedTuple):
 
 
 class Rollout(NamedTuple):
-    """What became of a deployment: one of the four outcomes, why where it is not served, and details for readers."""
+    """What became of a deployment: one of the five outcomes, why where it is not served, and details for readers."""
 
     outcome: str
     reason: str
@@ -76,7 +77,9 @@ def deploy(site: str, ref: str, say: Say) -> tuple[Record, Rollout]:
     except BaseException:
         running.finish(repository, number, "error", "see the log of the deployment")
         raise
-    running.finish(repository, number, "success" if rollout.outcome in SERVES else "failure", rollout.reason)
+    # Of what was exported nobody knows whether it serves, so no gate of a later site may believe that it does.
+    state: running.State = "inactive" if rollout.outcome == EXPORTED else "failure"
+    running.finish(repository, number, "success" if rollout.outcome in SERVES else state, rollout.reason)
     return record, rollout
 
 

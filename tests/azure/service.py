@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
 
-from tests.azure import contract, loop, online, tracked
+from tests.azure import contract, loop, online, tracked, web
 from tests.azure.server import Answer, Request, refusal
 
 ENDED = ("Completed", "Failed", "Canceled")
@@ -49,6 +49,7 @@ class State:
     asked_github: int = 0
     experiments: tracked.Experiments = field(default_factory=tracked.Experiments)
     online: online.Online = field(default_factory=online.Online)
+    web: web.Web = field(default_factory=web.Web)
 
 
 class Service:
@@ -97,6 +98,8 @@ class Service:
                 return self._api(request)
             if request.host == loop.ARM.removeprefix("https://"):
                 return self._arm(request)
+            if request.host.endswith(f".{web.HOST}"):
+                return self.state.web.call(request)
             if request.host.endswith(f".{online.HOST}"):
                 return self.state.online.score(request, lambda token: self._knows(token, loop.ML))
             return refusal(404, "NotFound", f"nothing at {request.host}")
@@ -180,6 +183,8 @@ class Service:
             return refusal(404, "SubscriptionNotFound", f"The subscription '{match[1]}' could not be found.")
         if match[2] and match[2].lower() != loop.GROUP:
             return refusal(404, "ResourceGroupNotFound", f"Resource group '{match[2]}' could not be found.")
+        if request.path.startswith(web.PROVIDER):
+            return self.state.web.arm(request, self.wrong)
         here = f"{loop.WORKSPACE_ID}/"
         if request.path.lower() == loop.WORKSPACE_ID.lower() and not self.gone:
             return self._permitted(request, "workspaces") or Answer(200, _workspace(self.tracking_uri))

@@ -16,17 +16,16 @@ HEALTH_SECONDS = 30
 PAUSE = 1.0  # seconds between two golden requests
 
 
-def where(site: str, *needed: str) -> tuple[Settings, Site]:
-    """The settings, and what they say of a site. Raises EdgemlError where a key that is needed is empty."""
+def where(site: str, key: str, *, needed: bool = True) -> tuple[Settings, Site]:
+    """The settings, and what they say of a site. Raises EdgemlError where the key that names it is missing."""
     from edgeml import settings
 
     loaded = settings.load()
     known = loaded.site.get(site)
     if known is None:
-        raise EdgemlError(f"edgeml.toml does not say where {site} is; add [site.{site}] with {', '.join(needed)}")
-    for key in needed:
-        if not getattr(known, key):
-            raise EdgemlError(f"site.{site}.{key} is empty; docs/deployment.md says what it names")
+        raise EdgemlError(f"edgeml.toml does not say where {site} is; add [site.{site}] with {key}")
+    if needed and not getattr(known, key):
+        raise EdgemlError(f"site.{site}.{key} is empty; docs/settings.md says what it names")
     return loaded, known
 
 
