@@ -18,7 +18,7 @@ from edgeml.errors import EdgemlError
 if TYPE_CHECKING:
     from edgeml.azure.workspace import Workspace
 
-SECONDS = 3600.0  # for a whole rollout's calls: a machine is allocated and an image pulled, which can take long
+SECONDS = 2700.0  # for a whole rollout's calls: a machine is allocated, an image pulled; the job of a workflow has 3600
 # What a client may write of an endpoint's properties; the rest is the service's own.
 _WRITABLE = ("authMode", "compute", "description", "mirrorTraffic", "properties", "publicNetworkAccess", "traffic")
 

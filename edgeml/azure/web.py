@@ -16,7 +16,7 @@ from edgeml.azure.patience import patiently
 from edgeml.errors import EdgemlError
 
 VERSION, TAGS_VERSION = "2023-12-01", "2021-04-01"
-SECONDS = 3600.0  # for a whole rollout's calls
+SECONDS = 2700.0  # for a whole rollout's calls
 _ID = re.compile(r"/subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft\.Web/sites/(?P<name>[^/]+)", re.I)
 _KIND = "DOCKER|"
 
