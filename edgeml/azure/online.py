@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgeml.azure.workspace import Workspace
 
 SECONDS = 2700.0  # for a whole rollout's calls: a machine is allocated, an image pulled; the job of a workflow has 3600
+_FRESH = 300.0  # seconds for which a token is used before it is asked for again
 # What a client may write of an endpoint's properties; the rest is the service's own.
 _WRITABLE = ("authMode", "compute", "description", "mirrorTraffic", "properties", "publicNetworkAccess", "traffic")
 
@@ -30,6 +31,7 @@ class Endpoint:
 
     def __init__(self, workspace: Workspace, name: str, say: Say) -> None:
         self.workspace, self.name, self.writes = workspace, name, 0
+        self._known, self._known_until = "", 0.0
         self._path, self._say, self._until = f"{workspace.id}/onlineEndpoints/{name}", say, time.monotonic() + SECONDS
 
     def read(self) -> dict[str, Any]:
@@ -77,9 +79,12 @@ class Endpoint:
     def environment(self, name: str, version: str, properties: Mapping[str, Any]) -> str:
         """The id of an environment's version, which is made where it is not there; `version` says its content."""
         path = f"{self.workspace.id}/environments/{name}/versions/{version}"
-        if self._look(path) is None:
+        there = self._look(path)
+        if there is None:
             self.writes += 1
             self._asked("PUT", path, {"properties": dict(properties)})
+        elif there["properties"].get("image") != properties["image"]:
+            raise EdgemlError(f"the environment {name}:{version} of the workspace has another image; archive it", 1)
         return path
 
     def image_of(self, deployment: Mapping[str, Any]) -> str:
@@ -99,7 +104,15 @@ class Endpoint:
             raise EdgemlError(f"the deployment {name} cannot be deleted ({_state(left)}); delete it in the studio", 1)
 
     def authorization(self, mode: str) -> str:
-        """What a caller of the endpoint has to say of himself. Raises EdgemlError for a mode that is not served."""
+        """What a caller of the endpoint has to say of himself. Raises EdgemlError for a mode that is not served.
+
+        Asked for again after a while: a rollout may last longer than a token.
+        """
+        if time.monotonic() > self._known_until:
+            self._known, self._known_until = self._authorization(mode), time.monotonic() + _FRESH
+        return self._known
+
+    def _authorization(self, mode: str) -> str:
         if mode == "AADToken":
             scope = f"{self.workspace.cloud.ml}/.default"
             token = patiently(

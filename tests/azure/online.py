@@ -88,7 +88,9 @@ class Online:
     ) -> Answer:
         if not name:
             found = [self._resource(endpoint, n) for e, n in list(self.deployments) if e == endpoint]
-            return Answer(200, {"value": found})
+            at = int(request.query.get("$skip", 0))  # one a page
+            more = f"{loop.ARM}{request.path}?api-version=2024-10-01&$skip={at + 1}"
+            return Answer(200, {"value": found[at : at + 1], "nextLink": more if found[at + 1 :] else None})
         path, key = f"onlineEndpoints/{endpoint}/deployments/{name}", (endpoint, name)
         if request.method == "PUT":
             environment = environments(body["properties"]["environmentId"])

@@ -148,6 +148,18 @@ def test_a_known_good_that_no_longer_answers_is_told_and_not_moved(site: Site) -
     assert site.edgeml("status", SITE)[1]["sites"][0]["state"] == "does not answer"
 
 
+def test_what_was_put_there_by_hand_comes_back_where_the_new_one_fails(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.deploy(site.first)
+    site.app.places[""] = Place("by-hand:1")
+    assert site.edgeml("status", SITE)[1]["sites"][0]["state"] == "differs"
+    whole = site.azure._now
+    monkeypatch.setattr(site.azure, "_now", lambda: (site.azure.spoiled.add(site.second.reference), whole()))
+    assert site.deploy(site.second)[1]["outcome"] == "rolled back"
+    assert site.held()[0] == "by-hand:1"
+
+
 class Killed(BaseException):
     pass
 

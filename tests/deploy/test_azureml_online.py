@@ -119,6 +119,18 @@ def test_the_traffic_moves_in_percents_where_the_record_says_so(site: Site) -> N
     assert [sorted(each.values()) for each in sent] == [[10, 90], [100], [100]]  # the last writes the tags
 
 
+def test_a_change_by_hand_does_not_last(site: Site) -> None:
+    site.deploy(site.first)
+    (deployment,) = site.azure.deployments.values()
+    path = f"{loop.WORKSPACE_ID}/environments/by-hand/versions/1"
+    by_hand = {"image": site.second.reference, "inferenceConfig": deployment["environment"]["inferenceConfig"]}
+    site.world.service.state.assets["environments", "by-hand", "1"] = by_hand
+    deployment["properties"]["environmentId"], deployment["environment"] = path, by_hand
+    assert site.edgeml("status", SITE)[1]["sites"][0]["running"] == site.second.reference, "whatever its tags say"
+    code, told, _ = site.edgeml("deploy", SITE, "--ungated")
+    assert (code, told["outcome"], site.serves()) == (0, "deployed", site.first.reference)
+
+
 @pytest.mark.parametrize(
     ("case", "words"),
     [

@@ -97,7 +97,8 @@ def _taken_back(app: WebApp, image: str, before: str, staged: str, good: str, re
     try:
         if app.image() == image:
             now = app.staged()
-            if now == image or (good and good != now.partition("@")[2]):
+            is_good = before != image or good in ("", now.partition("@")[2])  # swapped just now, or known to be so
+            if now == image or not is_good:
                 lost = f"{reason}; and the slot does not hold the last known good: deploy that, by a rollback"
                 return Rollout(FAILED, lost, {"current": image, "previous": now})
             say(f"swapping back ({reason})")

@@ -57,12 +57,12 @@ def deploy(site: str, record: Record, release: Release, say: Say) -> Rollout:
     golden = images.verified_as(record).golden
     endpoint = _endpoint(site, say)
     state = _state(endpoint, site)
-    authorization = endpoint.authorization(state.mode)
+    endpoint.authorization(state.mode)  # refused now, or not at all
 
     def ask(name: str) -> str:
         """By the deployment's name, else as the traffic goes."""
         header = {"azureml-model-deployment": name} if name else {}
-        return azure.wrong(state.scoring, golden, {"Authorization": authorization, **header})
+        return azure.wrong(state.scoring, golden, {"Authorization": endpoint.authorization(state.mode), **header})
 
     wanted = _name(record)
     if reason := _tried(endpoint, state, record, release, ask, say):
@@ -129,7 +129,8 @@ def _provisioned(endpoint: Endpoint, state: _State, record: Record, release: Rel
         endpoint.remove(wanted)
         there = None
     size = int(record.rollout.get("replicas", 1))
-    if there is not None and (there.get("sku") or {}).get("capacity") == size:
+    as_large = there is not None and (there.get("sku") or {}).get("capacity") == size
+    if there is not None and as_large and endpoint.image_of(there) == record.image:
         return
     say(f"making the deployment {wanted}; it takes minutes")
     content = {"osType": "Linux", "image": record.image, "inferenceConfig": ROUTES}
