@@ -135,7 +135,6 @@ def test_a_change_by_hand_does_not_last(site: Site) -> None:
     ("case", "words"),
     [
         ("wrong-answer", "got another answer"),
-        ("another-model", "was not answered (HTTP 400)"),
         ("provisioning", "ended in Failed (The image could not be pulled: no AcrPull.)"),
         ("wrong-later", "got another answer"),
         ("no-traffic", "Azure refused"),
@@ -147,8 +146,6 @@ def test_what_fails_gives_the_traffic_back_by_itself(
     site.deploy(site.first)
     if case == "wrong-answer":
         site.azure.spoiled = {site.second.reference}
-    elif case == "another-model":
-        site.azure.servers = {site.second.reference: site.azure.servers[site.first.reference]}
     elif case == "provisioning":
         site.azure.slow = 1
         site.azure.failing = {site.second.reference: "The image could not be pulled: no AcrPull."}
@@ -220,10 +217,9 @@ def test_killed_before_any_write_the_next_run_converges(site: Site, monkeypatch:
     assert site.edgeml("deploy", SITE, "--ungated")[1]["outcome"] == "unchanged"
 
 
-@pytest.mark.parametrize("kind", ["lost", "409"])
-def test_a_bad_network_changes_nothing_in_the_end(site: Site, kind: str) -> None:
+def test_a_bad_network_changes_nothing_in_the_end(site: Site) -> None:
     site.deploy(site.first)
-    site.world.cloud.fail(kind, lambda request: is_write(request.method, request.host), times=2)
+    site.world.cloud.fail("lost", lambda request: is_write(request.method, request.host), times=2)
     assert site.deploy(site.second)[1]["outcome"] == "deployed"
     assert site.serves() == site.second.reference and len(site.images()) == 2
 
