@@ -12,6 +12,9 @@ import pytest
 
 from edgeml.azure.arm import Arm
 from edgeml.cli import main
+from edgeml.gitops import deploy as deployments
+from edgeml.gitops import gate, remote, running
+from edgeml.gitops import record as records
 from edgeml.image.packaging import Packaged
 from tests.azure.web import PROVIDER, App, Place
 from tests.deploy.conftest import InAzure
@@ -264,3 +267,17 @@ def test_without_an_app_the_model_is_exported_and_said_not_to_be_deployed(site: 
     code, told, _ = site.edgeml("status", SITE)
     assert (code, told["sites"][0]["state"], told["sites"][0]["running"]) == (0, "exported", "")
     assert site.world.cloud.requests == []
+
+
+def test_no_gate_takes_an_export_for_a_deployment(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    place("")
+    site.wants(site.first)
+    record, told = records.read(".", SITE), []
+    decision = gate.Decision(SITE, "v1.0.0", facts={"commit": "a" * 40})
+    monkeypatch.setattr(deployments, "connect", lambda: None)
+    monkeypatch.setattr(gate, "decide", lambda *_: decision)
+    monkeypatch.setattr(remote, "record_at", lambda *_: remote.Held(record, {}))
+    monkeypatch.setattr(running, "begin", lambda *_: 1)
+    monkeypatch.setattr(running, "finish", lambda _, number, state, why: told.append((number, state)))
+    assert deployments.deploy(SITE, "v1.0.0", print)[1].outcome == "exported"
+    assert told == [(1, "inactive")], "what runs there nobody knows: neither success nor failure"
