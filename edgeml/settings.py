@@ -169,7 +169,20 @@ class ClusterSite(Section):
     namespace: str = Field(default="", description="namespace of this site alone")
 
 
-class Site(VmSite, ClusterSite):
+class EndpointSite(Section):
+    """A site of the kind `azureml-online`."""
+
+    endpoint: str = Field(default="", description="online endpoint of the workspace, of this site alone")
+
+
+class AppSite(Section):
+    """A site of the kind `app-service`."""
+
+    resource_id: str = Field(default="", description="ARM id of the web app for containers; empty: exported only")
+    slot: str = Field(default="staging", description="its deployment slot, which takes the new image first")
+
+
+class Site(VmSite, ClusterSite, EndpointSite, AppSite):
     """Where a site is; which keys count depends on the kind that its record says."""
 
 

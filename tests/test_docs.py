@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel
 
 from edgeml.check.settings import TABLES
-from edgeml.settings import ClusterSite, Edge, Kubernetes, Settings, VirtualMachine, VmSite
+from edgeml.settings import AppSite, ClusterSite, Edge, EndpointSite, Kubernetes, Settings, VirtualMachine, VmSite
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -91,7 +91,12 @@ def _shown(default: object) -> str:
 def test_the_settings_page_lists_every_key() -> None:
     page = (ROOT / "docs/settings.md").read_text()
     assert settings_table() in page, f"docs/settings.md should hold:\n{settings_table()}"
-    sites = {"edge-vm": VmSite, "kubernetes": ClusterSite}
+    sites = {
+        "edge-vm": VmSite,
+        "kubernetes": ClusterSite,
+        "azureml-online": EndpointSite,
+        "app-service": AppSite,
+    }
     for kinds in ({"kubernetes": Kubernetes, "vm": VirtualMachine, "edge": Edge}, sites):
         assert table_of(kinds) in page, f"docs/settings.md should hold:\n{table_of(kinds)}"
 

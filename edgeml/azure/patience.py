@@ -12,7 +12,7 @@ from edgeml.azure.explain import code_of, refused_sign_in, sentence, status_of
 from edgeml.errors import EdgemlError
 
 if TYPE_CHECKING:
-    from edgeml.azure.workspace import Workspace
+    from edgeml.azure.arm import Arm
 
 T = TypeVar("T")
 FIRST, LONGEST = 0.5, 60.0  # seconds between two tries
@@ -25,7 +25,7 @@ class StillTrying(EdgemlError):  # noqa: N818 - nothing is known to be an error
 
 
 def patiently(
-    workspace: Workspace, doing: str, call: Callable[[], T], until: float, say: Callable[[str], None] = lambda _: None
+    workspace: Arm, doing: str, call: Callable[[], T], until: float, say: Callable[[str], None] = lambda _: None
 ) -> T:
     """What `call` returns, tried again after whatever passes: lost networks, expired tokens, throttling, 5xx.
 

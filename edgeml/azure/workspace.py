@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import os
 import warnings
 from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from edgeml.azure import cloud as clouds
-from edgeml.azure import identity
-from edgeml.azure.explain import explained, is_missing
+from edgeml.azure.arm import Arm, pause_of
+from edgeml.azure.explain import is_missing
 from edgeml.errors import EdgemlError
 
 if TYPE_CHECKING:
@@ -26,15 +24,14 @@ PROVIDER = "Microsoft.MachineLearningServices"
 API_VERSION = "2024-10-01"  # the newest stable one whose compute body has all that is sent
 
 
-class Workspace:
+class Workspace(Arm):
     """One workspace, seen by one identity. Nothing is asked of Azure before something is asked of it."""
 
     def __init__(self, settings: Settings) -> None:
-        quiet_sdk()
+        super().__init__(settings)
         missing = [k for k in ("subscription_id", "resource_group", "workspace") if not getattr(settings.azure, k)]
         if missing:
             raise EdgemlError(f"azure.{missing[0]} is empty; set it in edgeml.toml, `edgeml doctor` tells what else")
-        self.settings = settings
         self.uploaded: set[tuple[str, str]] = set()  # container and name of blobs that this process knows to be there
         azure = settings.azure
         self.name = azure.workspace
@@ -42,14 +39,6 @@ class Workspace:
             f"/subscriptions/{azure.subscription_id}/resourceGroups/{azure.resource_group}/providers/{PROVIDER}"
             f"/workspaces/{azure.workspace}"
         )
-
-    @cached_property
-    def cloud(self) -> clouds.Cloud:
-        return clouds.of(self.settings)
-
-    @cached_property
-    def credential(self) -> Any:
-        return identity.credential(self.settings, self.cloud)
 
     @cached_property
     def client(self) -> MLClient:
@@ -73,31 +62,12 @@ class Workspace:
                 **more,
             )
 
-    @cached_property
-    def _arm(self) -> Any:
-        from azure.core.pipeline.policies import RetryPolicy
-        from azure.mgmt.core import ARMPipelineClient
-        from azure.mgmt.core.policies import ARMChallengeAuthenticationPolicy
-
-        policy = ARMChallengeAuthenticationPolicy(self.credential, f"{self.cloud.arm}/.default")
-        return ARMPipelineClient(base_url=self.cloud.arm, policies=[RetryPolicy(), policy])
-
-    def sign_in_again(self) -> None:
-        """Forget every token: one that was refused is not offered a second time."""
-        for name in ("credential", "client", "_arm"):
-            self.__dict__.pop(name, None)
-
     def request(self, method: str, path: str, body: Any = None, **params: str) -> HttpResponse:
         """One request below the workspace, as its REST reference documents it; waits for a long-running operation.
 
         Raises azure.core's HttpResponseError where Azure refuses.
         """
-        from azure.core.rest import HttpRequest
-
-        url = f"{self.cloud.arm}{self.id}{'/' if path else ''}{path}"
-        query = {"api-version": API_VERSION, **params}
-        response: HttpResponse = self._arm.send_request(HttpRequest(method, url, params=query, json=body))
-        response.raise_for_status()
+        response = self.ask(method, f"{self.id}{'/' if path else ''}{path}", API_VERSION, body, params)
         operation = response.headers.get("Azure-AsyncOperation")
         return self._finished(operation) if operation else response
 
@@ -132,31 +102,16 @@ class Workspace:
         import time
 
         from azure.core.exceptions import HttpResponseError
-        from azure.core.rest import HttpRequest
 
         while True:
-            response: HttpResponse = self._arm.send_request(HttpRequest("GET", operation))
-            response.raise_for_status()
+            response = self.follow(operation)
             status = str(response.json().get("status"))
             if status == "Succeeded":
                 return response
             if status in ("Failed", "Canceled"):
                 error = response.json().get("error") or {}
                 raise HttpResponseError(f"({error.get('code', status)}) {error.get('message', status)}")
-            time.sleep(float(response.headers.get("Retry-After") or 5))
-
-    @contextlib.contextmanager
-    def explaining(self, doing: str) -> Iterator[None]:
-        """Turn what Azure's clients raise into one sentence that begins with what was being done."""
-        with explained(doing, self.settings):
-            yield
-
-
-def quiet_sdk() -> None:
-    """Azure's loggers print warnings about themselves, and HTTP headers when asked for more."""
-    logging.getLogger("azure").setLevel(logging.CRITICAL)  # what they tell of as errors is raised as well
-    logging.getLogger("msrest").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"azure\..*|marshmallow.*|msrest.*")
+            time.sleep(pause_of(response))
 
 
 def import_sdk() -> None:

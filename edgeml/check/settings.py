@@ -72,7 +72,7 @@ _SSH: dict[str, type] = {"kind": str, "address": str, "port": int, "user": str, 
 COMPUTE, SITE = TABLES = ("compute", "site")  # one table a target, whose keys depend on its kind, and one a site
 SITE_KEYS = {
     **{key: kind for key, kind in _SSH.items() if key != "kind"},
-    **dict.fromkeys(("folder", "context", "namespace"), str),
+    **dict.fromkeys(("folder", "context", "namespace", "endpoint", "resource_id", "slot"), str),
     "serve_port": int,
 }
 KINDS: dict[str, dict[str, type]] = {

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 HELP = """Deploy a release to a site: the image of its record, by digest, once the gate has said that it may.
 
 The new container starts beside the old one, must give the golden answer, gets the traffic and is watched; when any of
-it fails the old one serves on. Exit code 0: it serves. 1: refused, or rolled back. Run again, nothing changes."""
+it fails the old one serves on. Exit code 0: it serves, or is exported for a site that cannot run it. 1: refused, or
+rolled back. Run again, nothing changes."""
 EXAMPLES = [
     "edgeml deploy staging --ref v1.4.0",
     "edgeml deploy staging --ref v1.4.0 --json | jq .outcome",
@@ -59,7 +60,7 @@ def execute(args: argparse.Namespace) -> int:
     else:
         print(f"{args.site}  {rollout.outcome}: {record.model}" + (f"; {rollout.reason}" if rollout.reason else ""))
         print(f"  image  {record.image}")
-    return 0 if rollout.outcome in deploy.SERVES else 1
+    return 0 if rollout.outcome in (*deploy.SERVES, deploy.EXPORTED) else 1
 
 
 def _list(*, as_json: bool) -> int:

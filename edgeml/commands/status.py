@@ -11,9 +11,11 @@ from edgeml.errors import EdgemlError
 if TYPE_CHECKING:
     import argparse
 
+EXPORTED = "exported"
 HELP = """Show what each site should run, by its record in this checkout, and what it runs.
 
-Exit code 0: every site runs what its record says, and answers. 1: one does not."""
+Exit code 0: every site runs what its record says, and answers. 1: one does not. A site that is only exported for is
+shown and not judged: edgeml does not see what runs there."""
 EXAMPLES = [
     "edgeml status",
     "edgeml status production --json",
@@ -37,7 +39,8 @@ def execute(args: argparse.Namespace) -> int:
     if args.issue:
         from edgeml.gitops import watch
 
-        watch.tell(told, lambda line: print(f"edgeml: {line}", file=sys.stderr))
+        seen = [each for each in told if each["state"] != EXPORTED]
+        watch.tell(seen, lambda line: print(f"edgeml: {line}", file=sys.stderr))
     if args.json:
         print(json.dumps({"version": 1, "sites": told}, indent=2))
     else:
@@ -46,7 +49,7 @@ def execute(args: argparse.Namespace) -> int:
             print(f"{each['site']:<{width}}  {each['state']}")
             for name in ("wanted", "running"):
                 print(f"{'':<{width}}    {name:<8} {each[name] or 'nothing'}")
-    return 0 if all(each["state"] == "in step" for each in told) else 1
+    return 0 if all(each["state"] in ("in step", EXPORTED) for each in told) else 1
 
 
 def _look(site: str) -> dict[str, Any]:
@@ -57,7 +60,9 @@ def _look(site: str) -> dict[str, Any]:
     except EdgemlError as error:
         print(f"edgeml: {error}", file=sys.stderr)
         return {"site": site, "state": "unknown", "wanted": "", "running": "", "details": {}}
-    if serving.image != record.image:
+    if serving.exported:
+        state = EXPORTED
+    elif serving.image != record.image:
         state = "differs" if serving.image else "nothing runs"
     else:
         state = "in step" if serving.healthy else "does not answer"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edgeml.gitops.record import Record
 
 TASK = "deploy:edgeml"
-State = Literal["in_progress", "success", "failure", "error"]
+State = Literal["in_progress", "success", "failure", "error", "inactive"]
 
 
 class Running(NamedTuple):

@@ -114,6 +114,22 @@ def equal(outputs: Any, golden: Golden) -> bool:
     return True
 
 
+def scored(answer: Any) -> list[dict[str, Any]]:
+    """The outputs in an answer of `/score`, as `equal` takes them. Raises KeyError, TypeError or AttributeError."""
+    outputs: dict[str, list[Any]] = {}
+    for prediction in answer["predictions"]:
+        for name, value in prediction.items():
+            outputs.setdefault(name, []).extend(_flat(value))
+    return [{"name": name, "data": data} for name, data in outputs.items()]
+
+
+def _flat(value: Any) -> list[Any]:
+    """A value, or those of a list or by class, in their order."""
+    if not isinstance(value, dict | list):
+        return [value]
+    return [each for inner in (value.values() if isinstance(value, dict) else value) for each in _flat(inner)]
+
+
 def _input(port: Any, features: list[tuple[str, str]], rows: list[dict[str, Any]]) -> dict[str, Any]:
     """One input of the model: a column of its name, or else all columns that it can hold as one matrix."""
     kind = _DATATYPES.get(port.type)

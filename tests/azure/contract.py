@@ -34,6 +34,8 @@ BODIES: dict[tuple[str, str], type] = {
     ("data", "PUT"): models.DataVersionBase,
     ("models", "PUT"): models.ModelVersion,
     ("jobs", "PUT"): models.JobBase,
+    ("onlineEndpoints", "PUT"): models.OnlineEndpoint,
+    ("deployments", "PUT"): models.OnlineDeployment,
     ("listSecrets", "POST"): models.SecretExpiry,
 }
 

@@ -283,6 +283,7 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "edgeml loopback cloud")])
     hosts = [f"*.{loop.SUFFIX}", f"*.blob.{loop.STORAGE}", f"*.api.{loop.SUFFIX}", f"*.azure.{loop.SUFFIX}"]
+    hosts += [f"*.inference.{loop.SUFFIX}", f"*.azurewebsites.{loop.SUFFIX}"]
     now = datetime.datetime.now(datetime.UTC)
     certificate = (
         x509.CertificateBuilder()

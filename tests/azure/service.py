@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
 
-from tests.azure import contract, loop, tracked
+from tests.azure import contract, loop, online, tracked, web
 from tests.azure.server import Answer, Request, refusal
 
 ENDED = ("Completed", "Failed", "Canceled")
@@ -48,6 +48,8 @@ class State:
     tokens: dict[str, tuple[str, float]] = field(default_factory=dict)
     asked_github: int = 0
     experiments: tracked.Experiments = field(default_factory=tracked.Experiments)
+    online: online.Online = field(default_factory=online.Online)
+    web: web.Web = field(default_factory=web.Web)
 
 
 class Service:
@@ -96,6 +98,10 @@ class Service:
                 return self._api(request)
             if request.host == loop.ARM.removeprefix("https://"):
                 return self._arm(request)
+            if request.host.endswith(f".{web.HOST}"):
+                return self.state.web.call(request)
+            if request.host.endswith(f".{online.HOST}"):
+                return self.state.online.score(request, lambda token: self._knows(token, loop.ML))
             return refusal(404, "NotFound", f"nothing at {request.host}")
 
     # ---- sign-in ----
@@ -148,13 +154,16 @@ class Service:
         return Answer(200, {"token_type": "Bearer", "expires_in": self.token_seconds, "access_token": token})
 
     def _unauthorized(self, request: Request, *audiences: str) -> Answer | None:
-        token = request.headers.get("authorization", "").removeprefix("Bearer ")
-        audience, until = self.state.tokens.get(token, ("", 0.0))
-        if audience not in audiences or until < time.time():
+        if not self._knows(request.headers.get("authorization", "").removeprefix("Bearer "), *audiences):
             return refusal(
                 401, "ExpiredAuthenticationToken", "The access token is missing, expired or for another audience."
             )
         return None
+
+    def _knows(self, token: str, *audiences: str) -> bool:
+        """Whether a token was given here, for one of the audiences, and has not run out."""
+        audience, until = self.state.tokens.get(token, ("", 0.0))
+        return audience in audiences and until >= time.time()
 
     # ---- Azure Resource Manager ----
 
@@ -174,10 +183,14 @@ class Service:
             return refusal(404, "SubscriptionNotFound", f"The subscription '{match[1]}' could not be found.")
         if match[2] and match[2].lower() != loop.GROUP:
             return refusal(404, "ResourceGroupNotFound", f"Resource group '{match[2]}' could not be found.")
+        if request.path.startswith(web.PROVIDER):
+            return self.state.web.arm(request, self.wrong)
         here = f"{loop.WORKSPACE_ID}/"
         if request.path.lower() == loop.WORKSPACE_ID.lower() and not self.gone:
             return self._permitted(request, "workspaces") or Answer(200, _workspace(self.tracking_uri))
         if self.gone or not request.path.lower().startswith(here.lower()):
+            if "/mfeOperationsStatus/" in request.path:
+                return self.state.online.operation(request.path.rpartition("/")[2])
             if "operationsStatus" in request.path:
                 return self._operation(request.path.rpartition("/")[2])
             kind = "Microsoft.MachineLearningServices/workspaces"
@@ -185,15 +198,18 @@ class Service:
                 404, "ResourceNotFound", f"The Resource '{kind}/{request.path.split('/')[-1]}' was not found."
             )
         parts = request.path[len(here) :].split("/")
-        if refused := self._permitted(request, parts[0]):
+        inner = "deployments" if parts[2:3] == ["deployments"] else parts[0]
+        if refused := self._permitted(request, inner):
             return refused
         action = parts[-1] if parts[-1] in ("listSecrets", "startPendingUpload", "cancel", "listKeys") else ""
         body = request.json()
         if request.method in ("PUT", "POST"):
-            kind = action if action in ("listSecrets", "cancel", "listKeys") else parts[0]
+            kind = action if action in ("listSecrets", "cancel", "listKeys") else inner
             if errors := contract.errors(kind, request.method, body):
                 self.wrong += [f"{request.method} {request.path}: {error}" for error in errors]
                 return refusal(400, "ValidationError", "; ".join(errors))
+        if parts[0] == "onlineEndpoints":
+            return self.state.online.arm(request, parts, body, self._environment)
         handler = {
             "computes": self._compute,
             "datastores": self._datastore,
@@ -297,6 +313,12 @@ class Service:
         if (kind, name, version) not in assets:
             return refusal(404, "UserError", f"{kind} {name}:{version} was not found.")
         return Answer(200, _resource(f"{kind}/{name}/versions/{version}", _asset(kind, assets[kind, name, version])))
+
+    def _environment(self, path: str) -> Any:
+        """The properties of an environment's version, None where there is none."""
+        _, _, rest = path.partition("/environments/")
+        name, _, version = rest.partition("/versions/")
+        return self.state.assets.get(("environments", name, version))
 
     def _pending(self, name: str, version: str) -> Answer:
         from datetime import UTC, datetime, timedelta

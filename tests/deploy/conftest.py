@@ -10,16 +10,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edgeml.image import golden, oci, packaging, signature, verification
+from edgeml.image import golden, oci, packaging, runtime, signature, verification
 from edgeml.image.remote import Remote
+from tests.azure.server import Cloud
+from tests.azure.service import Service
 from tests.engine.daemon import Daemon, started
+from tests.images import Released, inside
 from tests.release_builder import run_folder
 
 ROOT = Path(__file__).parents[2]
@@ -159,3 +162,50 @@ def _pushed(daemon: Daemon, host: str, name: str, change: str, *, sign: bool) ->
     if sign:
         signature.sign(Remote(host, f"test/{name}"), reference.partition("@")[2], signature.key(""))
     return reference
+
+
+@dataclass(frozen=True)
+class InAzure:
+    """The loopback Azure, and the scoring servers that images of it are, HOST:PORT by reference."""
+
+    cloud: Cloud
+    service: Service
+    servers: dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def azure_once(released: Released, tmp_path_factory: pytest.TempPathFactory) -> Iterator[InAzure]:
+    service = Service("")
+    cloud = Cloud(service, tmp_path_factory.mktemp("cloud"), 0)
+    with ExitStack() as servers:
+        servers.callback(cloud.close)
+        addresses = {}
+        for image in (released.first, released.second):
+            with inside(released.project):
+                from edgeml import registry as models
+
+                folder, port = models.path(models.find(image.model)), free_port()
+                servers.enter_context(runtime.serving(None, folder, image.model.partition(":")[0], port))
+            addresses[image.reference] = f"127.0.0.1:{port}"
+        yield InAzure(cloud, service, addresses)
+
+
+@pytest.fixture
+def in_azure(
+    azure_once: InAzure, released: Released, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[InAzure]:
+    """An empty workspace, and a project that trusts who signed the images; the working directory."""
+    for name in [name for name in os.environ if name.startswith(("EDGEML_", "GITHUB_", "ACTIONS_"))]:
+        monkeypatch.delenv(name)
+    for name, value in azure_once.cloud.environment().items():
+        monkeypatch.setenv(name, value)
+    for module in ("edgeml.azure.arm", "edgeml.gitops.sites.azure"):
+        monkeypatch.setattr(f"{module}.PAUSE", 0.01)
+    (tmp_path / "deployments/trusted").mkdir(parents=True)
+    shutil.copy(released.key, tmp_path / "deployments/trusted")
+    monkeypatch.chdir(tmp_path)
+    azure_once.cloud.clear()
+    azure_once.service.reset()
+    yield azure_once
+    assert azure_once.service.wrong == [], "a body that the service's own models do not have"
+    assert azure_once.cloud.strangers == [], "something outside of the loopback cloud was asked for"
