@@ -51,7 +51,7 @@ def test_apply_makes_it_and_hands_over_and_the_second_time_does_nothing(
     settings = (folder / "edgeml.toml").read_text()
     assert settings.startswith("# ours\n[storage]\n")
     assert "# of the rows" in settings
-    assert '[compute.edge]\nkind = "edge"\nuser = "edgeml"\naddress = "198.51.100.10"\n' in settings
+    assert '[compute.edge-vm]\nkind = "edge"\nuser = "edgeml"\naddress = "198.51.100.10"\n' in settings
     assert f'host_key = "{KEY}"' in settings
     assert rows.account_key not in settings + printed + said
     assert TOKEN not in settings + printed + said
