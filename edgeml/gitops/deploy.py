@@ -46,11 +46,15 @@ class Rollout(NamedTuple):
 
 
 class Serving(NamedTuple):
-    """What a site serves: the image, empty for nothing, whether it answers, and details for readers."""
+    """What a site serves: the image, empty for nothing, whether it answers, and details for readers.
+
+    `predictions` is what the scoring server's /metrics says of them, empty where the site cannot be asked.
+    """
 
     image: str
     healthy: bool
     details: dict[str, Any]
+    predictions: str = ""
 
 
 class Refused(EdgemlError):  # noqa: N818 - an answer

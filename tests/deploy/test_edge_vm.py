@@ -117,7 +117,8 @@ def test_the_first_image_serves_and_again_changes_nothing(site: Site) -> None:
     before = site.state()
     assert site.deploy(site.world.first)["outcome"] == "unchanged"
     assert site.state() == before
-    assert site.status()["ready"] and site.status()["through"]
+    status = site.status()
+    assert status["ready"] and status["through"] and status["predictions"].startswith("edgeml_predictions_expected{")
 
 
 def test_traffic_moves_without_losing_a_request(site: Site) -> None:

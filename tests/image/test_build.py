@@ -50,7 +50,7 @@ def test_the_image_is_small_and_holds_nothing_that_scoring_does_not_need(here: P
         "__pycache__",
         "serving",
     }
-    assert sorted(path.name for path in (root / "model").iterdir()) == ["lineage.json", "model.onnx", "signature.json"]
+    assert sorted(path.name for path in (root / "model").iterdir()) == sorted(recipe.FILES)
 
 
 def test_the_labels_lead_back_to_model_commit_data_and_gate(here: Path, packaged: Packaged) -> None:

@@ -39,6 +39,8 @@ _READY_SECONDS = 60.0
 _DRAIN_SECONDS = 30
 _MOST = 16  # signatures that are looked at
 _DOCUMENT = 1 << 20  # bytes of an answer
+_GOLDEN = "edgeml-golden"  # the id by which the server knows a request that is of no patient
+_PREDICTIONS = "edgeml_predictions"  # what metrics are called that say how often which prediction is given
 _SERVED = ("current", "previous", "trial")  # parts of a state that are containers
 _PARTS = {*_SERVED, "failed"}
 _CONTAINER = {"container", "image", "slot", "port", "memory_mb", "cpus"}
@@ -119,7 +121,12 @@ def status(root: str, question: dict[str, Any]) -> dict[str, Any]:
     current = state["current"]
     ready = bool(current) and _is_ready(current["slot"])
     through = bool(current) and _is_ready(current["port"])
-    return {"ready": ready, "through": through, **_shown(state)}
+    return {
+        "ready": ready,
+        "through": through,
+        "predictions": _predictions(current["port"]) if through else "",
+        **_shown(state),
+    }
 
 
 def _tell(stage: str, **more: Any) -> None:
@@ -304,10 +311,20 @@ def _is_ready(port: int) -> bool:
         return False
 
 
+def _predictions(port: int) -> str:
+    """What the server tells of its predictions, in full windows and never below k; empty where it tells nothing."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=3) as answer:
+            lines = answer.read(_DOCUMENT).decode("utf-8", "replace").splitlines()
+    except (OSError, ValueError):
+        return ""
+    return "\n".join(line for line in lines if line.startswith(_PREDICTIONS))
+
+
 def _wrong(port: int, golden: dict[str, Any]) -> str:
     """Ask the golden request; empty where the answer is the golden one, else what is wrong with it."""
     address = f"http://127.0.0.1:{port}/v2/models/{golden['model']}/infer"
-    body = json.dumps({"inputs": golden["inputs"]}).encode()
+    body = json.dumps({"id": _GOLDEN, "inputs": golden["inputs"]}).encode()
     request = urllib.request.Request(address, body, {"Content-Type": "application/json", "Connection": "close"})
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - http, on loopback
