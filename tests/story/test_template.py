@@ -1,5 +1,7 @@
-"""The workflow in which the template tests itself, executed; here `make lint` asks mypy of one file, and `make test` runs
-one: all of them run in the check of this very repository."""
+"""The workflow in which the template tests itself, executed.
+
+Its `make lint` asks mypy of one file here and its `make test` runs one: the others are this very repository's checks.
+"""
 
 from __future__ import annotations
 
