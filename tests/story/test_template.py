@@ -22,47 +22,42 @@ SMALL_TEST = "-n 0 -q tests/edge/test_said.py"
 BUTTON = "- run: python3 tests/fork/button.py ../ward\n        working-directory: .\n"
 
 
-@pytest.fixture
-def runner(tmp_path: Path) -> Runner:
-    return Runner(tmp_path / "runner", {"RUFF_CACHE_DIR": str(ROOT / ".ruff_cache")})
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
+    return Runner(tmp_path_factory.mktemp("template") / "runner", {"RUFF_CACHE_DIR": str(ROOT / ".ruff_cache")})
 
 
-def act(runner: Runner, template: Path, **repository: Any) -> Ran:
-    """What GitHub does at a push to the default branch of a repository, once what a new machine fetches lies there."""
-    checkout, fetched = runner.folder / "template", runner.folder / "fetched"
-    git(runner.folder, "clone", "--quiet", "--no-tags", str(template), str(checkout))
-    git(checkout, "remote", "set-url", "origin", "https://github.com/acme/edgeml.git")
+@pytest.fixture(scope="module")
+def checkout(runner: Runner, pressed: Path) -> Path:
+    """The template, its workflow with one line more: what a new machine would fetch is laid into the copy."""
+    folder, fetched = runner.folder / "template", runner.folder / "fetched"
+    git(runner.folder, "clone", "--quiet", "--no-tags", str(pressed), str(folder))
+    git(folder, "remote", "set-url", "origin", "https://github.com/acme/edgeml.git")
     fetched.mkdir()
     (fetched / "mypy.ini").write_text("[mypy]\nfiles = edgeml/errors.py\n")
     furnish(fetched, runner, ROOT / ".edgeml")
-    text = (checkout / FILE).read_text()
+    text = (folder / FILE).read_text()
     assert BUTTON in text
-    (checkout / FILE).write_text(text.replace(BUTTON, f"{BUTTON}      - run: cp -R {fetched}/. .\n"))
+    (folder / FILE).write_text(text.replace(BUTTON, f"{BUTTON}      - run: cp -R {fetched}/. .\n"))
+    return folder
+
+
+def act(runner: Runner, checkout: Path, **repository: Any) -> Ran:
+    """What GitHub does at a push to the default branch of a repository."""
     whole = {"full_name": "acme/edgeml", "name": "edgeml", "default_branch": "main", "owner": {"login": "acme"}}
     payload = {"ref": "refs/heads/main", "repository": {**whole, **repository}}
     return runner.run(checkout, "template.yml", "push", payload, PYTEST_ARGS=SMALL_TEST)
 
 
-def test_a_copy_under_another_name_passes_every_line(runner: Runner, pressed: Path) -> None:
-    ran = act(runner, pressed, is_template=True)
+def test_a_copy_under_another_name_passes_every_line(runner: Runner, checkout: Path) -> None:
+    ran = act(runner, checkout, is_template=True)
     assert ran.jobs == {"fork": "success"} and ran.code == 0, ran.raw
     steps = yaml.safe_load((ROOT / FILE).read_text())["jobs"]["fork"]["steps"]
-    lines = {step["run"] for step in steps if "run" in step}
-    assert lines <= {line for _, line in ran.lines()}
-    assert "passed" in ran.said("fork") and "edgeml init" in " ".join(lines)
-
-
-def test_a_line_that_breaks_turns_it_red(runner: Runner, pressed: Path, tmp_path: Path) -> None:
-    git(tmp_path, "clone", "--quiet", "--no-tags", str(pressed), "broken")
-    pipeline = tmp_path / "broken/pipelines/train.yml"
-    pipeline.write_text(pipeline.read_text() + "no_such_key: 1\n")
-    git(tmp_path / "broken", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qam", "Break it")
-    ran = act(runner, tmp_path / "broken", is_template=True)
-    assert ran.jobs == {"fork": "failure"} and ran.code != 0, ran.raw
-    assert [step.line for step in ran.steps if step.result == "failure"] == [".venv/bin/edgeml check --format github"]
+    assert {step["run"] for step in steps if "run" in step} <= {line for _, line in ran.lines()}
+    assert "passed" in ran.said("fork")
 
 
 @pytest.mark.parametrize("repository", [{"is_template": False}, {}], ids=["a-fork", "an-event-that-does-not-say"])
-def test_a_fork_runs_nothing_of_it(runner: Runner, pressed: Path, repository: dict[str, bool]) -> None:
-    ran = act(runner, pressed, **repository)
+def test_a_fork_runs_nothing_of_it(runner: Runner, checkout: Path, repository: dict[str, bool]) -> None:
+    ran = act(runner, checkout, **repository)
     assert (ran.code, ran.steps, ran.jobs) == (0, [], {}), ran.raw
