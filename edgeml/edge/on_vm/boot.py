@@ -34,8 +34,8 @@ def main() -> int:
     for site in rollout.sites(root):
         try:
             serves = rollout.bring_back(root, site)["current"]
-        except Refused as refusal:
-            word, what = refusal.args
+        except (Refused, OSError) as error:
+            word, what = error.args if isinstance(error, Refused) else ("system", str(error))
             cause = _CAUSES.get(word, "{word}: {what}").format(word=word, what=what)
             print(f"edgeml: {site} is not restored ({cause})", file=sys.stderr)
             failed = True
