@@ -22,12 +22,15 @@ demo-edge: $(VENV)/.dev ## the same on an edge VM, a real SSH server in namespac
 demo-azure: $(VENV)/.dev ## the demo through a loopback Azure, every call of the SDK shown
 	@$(BIN)/python -m tests.azure.demo
 
+# The workers of pytest have every core already; a pool of threads in each of them costs a tenth more.
+test: export OMP_NUM_THREADS ?= 1
 test: $(VENV)/.dev ## all tests; installs Node, Chromium and the rest where they are missing
 	@$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-whole: export EDGEML_TEST_KILLS = 100
 test-whole: export EDGEML_TEST_GRAPHS = 50
-test-whole: test ## all tests, with 200 kills and 50 random graphs
+test-whole: export EDGEML_TEST_WHOLE = 1
+test-whole: test ## all tests, also those of minutes: a VM that is booted, 200 kills, 50 random graphs
 
 story: export EDGEML_TEST_STORY = 1
 story: $(VENV)/.dev ## the journey of a change through every workflow, on this machine; needs root

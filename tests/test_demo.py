@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.conftest import copied
+from tests.conftest import ROOT, copied
+from tests.test_docs import commands, run_commands
 
 EDGEML = [sys.executable, "-m", "edgeml"]
 
@@ -120,6 +121,11 @@ def test_the_loop_ends_in_a_registered_model_and_is_not_done_twice(first: First)
     verdict = json.loads((Path(third["run"]) / "outputs/release/promotion.json").read_text())
     assert len(verdict["champion"]["model_sha256"]) >= 64
     assert verdict["champion"]["difference"]["low"] <= verdict["champion"]["difference"]["value"]
+
+
+def test_the_readme_s_commands_run(first: First) -> None:
+    assert "make demo" in commands(ROOT / "README.md")
+    run_commands(ROOT / "README.md", first.folder)
 
 
 def test_a_port_in_use_is_one_sentence(checkout: Path) -> None:

@@ -136,8 +136,8 @@ def _or_say(command: str, step: Step, what: str) -> str:
 
 def beside(includes: tuple[str, ...]) -> tuple[str, ...]:
     """The files that a step needs to fetch and stow, besides those that it includes already, of whichever version."""
-    from edgeml.storage import blob_client
-
-    files = (os.path.join(os.path.dirname(__file__), "edgeml_stow.py"), blob_client.__file__)
+    here = os.path.dirname(__file__)
+    # By its path: to import it would import the storage's SDK, half a second of a submission that finds its job.
+    files = (os.path.join(here, "edgeml_stow.py"), os.path.join(os.path.dirname(here), "storage", "blob_client.py"))
     there = {os.path.basename(path) for path in includes}
     return tuple(path for path in files if os.path.basename(path) not in there)

@@ -13,7 +13,7 @@ from edgeml import __version__
 from edgeml.azure import code, environments, stage
 from edgeml.azure.patience import StillTrying, patiently
 from edgeml.azure.store import Store
-from edgeml.azure.workspace import silence
+from edgeml.azure.workspace import import_sdk, silence
 from edgeml.errors import EdgemlError
 
 if TYPE_CHECKING:
@@ -153,7 +153,9 @@ def _create(workspace: Workspace, plan: Plan, name: str, compute: str, instance_
         environments.ensure(workspace, reference, store)
     different = {snapshot.fingerprint: snapshot for snapshot in plan.snapshots.values() if snapshot.files}
     with ThreadPoolExecutor(AT_ONCE) as pool:  # each is a chain of small requests that wait for one another
-        codes = dict(zip(different, pool.map(lambda one: code.upload(workspace, one), different.values()), strict=True))
+        uploads = pool.map(lambda one: code.upload(workspace, one), different.values())
+        import_sdk()  # two seconds, in which the uploads wait for the network
+        codes = dict(zip(different, uploads, strict=True))
     by_step = {step: codes[snap.fingerprint] for step, snap in plan.snapshots.items() if snap.files}
     uploaded = stage.Uploaded(by_step, {path: _upload_input(store, path) for path in stage.local_inputs(plan)})
     with tempfile.TemporaryDirectory(prefix="edgeml-") as folder, silence():

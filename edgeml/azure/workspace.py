@@ -54,9 +54,9 @@ class Workspace:
     @cached_property
     def client(self) -> MLClient:
         """The SDK's client, without telemetry and without the progress bars that it would draw."""
-        with silence():
-            from azure.ai.ml import MLClient
-            from azure.ai.ml._azure_environments import _environments
+        import_sdk()
+        from azure.ai.ml import MLClient
+        from azure.ai.ml._azure_environments import _environments
 
         more: dict[str, Any] = {"cloud": self.cloud.name}
         if self.cloud.name not in _environments:  # the SDK keeps each in a global and refuses one that it has
@@ -157,6 +157,15 @@ def quiet_sdk() -> None:
     logging.getLogger("azure").setLevel(logging.CRITICAL)  # what they tell of as errors is raised as well
     logging.getLogger("msrest").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"azure\..*|marshmallow.*|msrest.*")
+
+
+def import_sdk() -> None:
+    """Import azure-ai-ml, which takes two seconds, without what it says meanwhile."""
+    with silence():
+        from azure.ai.ml._utils import _experimental  # and all of the package before it
+
+    # For a warning that goes nowhere it reads the source of each caller, half a second of a submission.
+    _experimental._should_skip_warning = lambda: True
 
 
 @contextlib.contextmanager

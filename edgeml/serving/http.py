@@ -109,6 +109,8 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._ignore_upgrade(data[upgrade.args[0] :])
             return
+        except httptools.HttpParserCallbackError:
+            raise  # a defect of ours, not of the request
         except httptools.HttpParserError:
             self._refuse(self._refusal or Refusal(400, "this is no valid HTTP request"))
             return
@@ -224,7 +226,7 @@ class Connection(asyncio.Protocol):
         if request.refusal is not None:
             self._last(request, refused(request.refusal))
             return
-        if len(request.body) <= self._server.app.light_bytes:
+        if request.method != "POST" or len(request.body) <= self._server.app.light_bytes:
             self._write(request, self._server.app.answer(request.method, request.path, request.body))
             return
         self.working = True

@@ -25,7 +25,8 @@ from edgeml.serving.refusal import Refusal
 from edgeml.serving.signature import Column
 
 T = TypeVar("T")
-REMEMBERED = 64  # orders of columns; a client has one, and a decoder for it is costly to make
+REMEMBERED = 64  # lists of columns as clients write them; each has its own, and a decoder for one is costly to make
+REMEMBERED_BYTES = 64 << 10
 _FORMS = 'give {"input_data": {"columns": [...], "data": [[...]]}}, {"input_data": [...]} or {"data": [...]}'
 
 
@@ -62,10 +63,11 @@ class Table:
         record = msgspec.defstruct("Record", fields, rename=rename, forbid_unknown_fields=True)
         self._records = msgspec.json.Decoder(list[record])  # type: ignore[valid-type]
         self._alike = len({(column.kind, column.dtype, column.shape) for column in self._columns}) == 1
+        self._block = all(
+            column.dtype == self._columns[0].dtype != "object" and not column.shape for column in self._columns
+        ) and all(len(tensor.shape) == 2 for tensor in model.signature.inputs)
+        self._outputs = [tensor.name for tensor in model.signature.outputs]
         self._known: dict[bytes, tuple[list[str], msgspec.json.Decoder[Any], list[int] | None]] = {}
-        self._uniform = len({column.dtype for column in self._columns}) == 1 and not any(
-            column.shape or column.dtype == "object" for column in self._columns
-        )
 
     def score(self, body: bytes) -> tuple[bytes, int]:
         """The answer to a body, and its rows. Raises Refusal."""
@@ -130,20 +132,24 @@ class Table:
                 names = _NAMES.decode(columns)
             except cells.BROKEN:
                 raise Refusal(400, "columns must be a list of names", "columns") from None
+            given = set(names)
             for name in names:
                 if name not in self._order:
                     raise Refusal(400, f"the model has no column '{name[:64]}'", name[:64])
-            if missing := [name for name in self._names if name not in names]:
-                raise Refusal(400, f"column '{missing[0]}' is missing", missing[0])
-            if len(names) != len(self._names):
-                twice = next(name for name in names if names.count(name) > 1)
+            for name in self._names:
+                if name not in given:
+                    raise Refusal(400, f"column '{name}' is missing", name)
+            if len(names) != len(given):
+                twice = next(name for name in self._names if names.count(name) > 1)
                 raise Refusal(400, f"column '{twice}' is given twice", twice)
             if names == self._names:
                 known = names, self._rows, None
             else:
                 decoder = _rows_decoder([self._columns[self._order[name]] for name in names])
                 known = names, decoder, [names.index(name) for name in self._names]
-            if len(self._known) < REMEMBERED:
+            if len(columns) <= REMEMBERED_BYTES:
+                if len(self._known) >= REMEMBERED:
+                    self._known.clear()
                 self._known[columns] = known
         return known
 
@@ -175,16 +181,13 @@ class Table:
 
     def _feed(self, rows: list[Any], order: list[int] | None) -> Feed:
         inputs = self._model.signature.inputs
-        if self._uniform:
-            block = self._block(rows)
+        if self._block:
+            block = self._numbers(rows)
             if order is not None:
                 block = block[:, order]
             if self._model.signature.matrix:
                 return {inputs[0].name: block}
-            by_column = block.T if len(rows) == 1 else np.ascontiguousarray(block.T)
-            if all(len(tensor.shape) == 2 for tensor in inputs):
-                return dict(zip(self._names, by_column[:, :, None], strict=True))
-            return {t.name: c.reshape(-1, *([1] * (len(t.shape) - 1))) for t, c in zip(inputs, by_column, strict=True)}
+            return dict(zip(self._names, np.ascontiguousarray(block.T)[:, :, None], strict=True))
         by_name = list(zip(*rows, strict=True))
         if order is not None:
             by_name = [by_name[index] for index in order]
@@ -204,7 +207,7 @@ class Table:
             feed[tensor.name] = whole.reshape(len(rows), 1) if tensor.shape[1:] == (1,) else whole
         return feed
 
-    def _block(self, rows: list[Any]) -> np.ndarray:
+    def _numbers(self, rows: list[Any]) -> np.ndarray:
         try:
             return np.array(rows, dtype=self._columns[0].dtype)
         except OverflowError:
@@ -218,9 +221,8 @@ class Table:
             raise Refusal(400, f"column '{column.name}' has values that do not fit together", column.name) from None
 
     def _answer(self, outputs: list[np.ndarray], rows: int) -> bytes:
-        names = [tensor.name for tensor in self._model.signature.outputs]
         columns = [self._values(output, rows) for output in outputs]
-        predictions = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+        predictions = [dict(zip(self._outputs, values, strict=True)) for values in zip(*columns, strict=True)]
         return _ENCODER.encode(
             {"model_name": self._model.name, "model_version": self._model.version, "predictions": predictions}
         )

@@ -18,19 +18,22 @@ say() { printf 'edgeml: %s\n' "$*" >&2; }
 alive() { [ -d /run/systemd/system ]; } # false while an image is built
 there() { getent passwd "$1" >/dev/null; }
 
-# put FILE MODE: standard input becomes the file, unless it is the same already; `changed` names what was written.
+# put FILE MODE: standard input becomes the file, unless it is the same already; `changed` names what was written. What
+# no service was told of yet stands in a file, so that a run after one that was cut short tells it.
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 changed=
+UNTOLD=/var/lib/edgeml/untold
 put() {
     cat >"$work/new"
     if [ -f "$1" ] && cmp -s "$work/new" "$1" && [ "$(stat -c %a "$1")" = "$2" ]; then return 0; fi
-    mkdir -p "$(dirname "$1")"
+    mkdir -p "$(dirname "$1")" "$(dirname "$UNTOLD")"
+    printf '%s\n' "$1" >>"$UNTOLD"
     install -m "$2" "$work/new" "$1.new"
     mv -f "$1.new" "$1"
     changed="$changed $1"
 }
-wrote() { case "$changed " in *" $1 "*) ;; *) return 1 ;; esac; }
+untold() { grep -qsxF "$1" "$UNTOLD"; }
 
 packages() {
     missing=
@@ -294,14 +297,14 @@ services() {
     done
     alive || return 0
     systemctl daemon-reload
-    ! wrote /etc/sysctl.d/90-edgeml.conf || sysctl -q --system
+    ! untold /etc/sysctl.d/90-edgeml.conf || sysctl -q --system
     # Closed first, then opened for the names, and only then what may speak.
-    if wrote /etc/nftables.conf || ! systemctl -q is-active nftables; then systemctl restart nftables; fi
+    if untold /etc/nftables.conf || ! systemctl -q is-active nftables; then systemctl restart nftables; fi
     systemctl start edgeml-egress.timer
     systemctl start edgeml-egress.service || say "not every host of EGRESS has an address yet; it is asked every minute"
-    if wrote /etc/docker/daemon.json; then systemctl restart docker; else systemctl start docker; fi
+    if untold /etc/docker/daemon.json; then systemctl restart docker; else systemctl start docker; fi
     systemctl start edgeml-sites.service || say "not every site could be restored: journalctl -u edgeml-sites"
-    ! wrote /etc/ssh/sshd_config.d/10-edgeml.conf || systemctl reload ssh
+    ! untold /etc/ssh/sshd_config.d/10-edgeml.conf || systemctl reload ssh
 }
 
 packages
@@ -314,6 +317,7 @@ containers
 sites
 hygiene
 services
+rm -f "$UNTOLD"
 say "changed:${changed:- nothing}"
 # Read by `edgeml infra` through Resource Manager, so that nobody has to trust the first connection.
 printf 'edgeml-host-key: %s\n' "$(cut -d ' ' -f 1,2 /etc/ssh/ssh_host_ed25519_key.pub)"

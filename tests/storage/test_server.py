@@ -218,6 +218,7 @@ def test_an_interrupted_installation_is_made_again(tmp_path: Path, monkeypatch: 
     assert len((tmp_path / "calls").read_text().splitlines()) == 4
 
 
+@pytest.mark.skipif("EDGEML_TEST_WHOLE" not in os.environ, reason="downloads Node once more; make test-whole does")
 def test_a_machine_without_node_gets_its_own(tmp_path: Path) -> None:
     """Node and Azurite really come from their registries, into the project's folder, and serve."""
     tools = tmp_path / "tools"
