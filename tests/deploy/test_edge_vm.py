@@ -121,6 +121,32 @@ def test_the_first_image_serves_and_again_changes_nothing(site: Site) -> None:
     assert status["ready"] and status["through"] and status["predictions"].startswith("edgeml_predictions_expected{")
 
 
+@pytest.mark.skipif(shutil.which("ip") is None, reason="a cable to the outside needs iproute2")
+def test_the_outside_reaches_the_site_and_never_a_container_by_its_own_port(site: Site) -> None:
+    site.deploy(site.world.first)
+    with subprocess.Popen(["unshare", "--net", "sh", "-c", "echo up; exec sleep 60"], stdout=subprocess.PIPE) as space:
+        try:
+            assert space.stdout is not None
+            space.stdout.readline()
+            outside = ["nsenter", f"--net=/proc/{space.pid}/ns/net"]
+            for line in (
+                ["ip", "link", "add", "edgeml-t", "type", "veth", "peer", "name", "plug", "netns", str(space.pid)],
+                ["ip", "address", "add", "10.79.0.1/24", "dev", "edgeml-t"],
+                ["ip", "link", "set", "edgeml-t", "up"],
+                [*outside, "ip", "address", "add", "10.79.0.2/24", "dev", "plug"],
+                [*outside, "ip", "link", "set", "plug", "up"],
+            ):
+                subprocess.run(line, check=True)
+            code = "import sys; from urllib.request import urlopen; urlopen(sys.argv[1], timeout=3)"
+            reached = [
+                subprocess.run([*outside, "python3", "-c", code, f"http://10.79.0.1:{port}/v2/health/ready"])
+                for port in (site.port, site.port + 1)
+            ]
+        finally:
+            space.kill()
+    assert [done.returncode == 0 for done in reached] == [True, False]
+
+
 def test_traffic_moves_without_losing_a_request(site: Site) -> None:
     site.deploy(site.world.first)
     stop, lost, seen = threading.Event(), [], set()

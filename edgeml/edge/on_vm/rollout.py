@@ -59,7 +59,7 @@ table ip {table} {{
   }}
   chain closed {{
     type filter hook input priority 0; policy accept;
-    iifname != "lo" tcp dport {{ {slots} }} ct status != dnat drop
+    iifname != "lo" tcp dport {{ {slots} }} ct status and dnat == 0 drop
   }}
 }}
 """
