@@ -84,7 +84,7 @@ def status(site: str, record: Record) -> Serving:
     answer = _asked(site, target, {"verb": "status", "folder": target.folder, "site": site}, lambda line: None)
     current = answer["current"] or {}
     details = {key: answer[key] for key in ("previous", "failed")}
-    return Serving(current.get("image", ""), answer["through"], details, answer["predictions"])
+    return Serving(current.get("image", ""), answer["through"], details, predictions=answer["predictions"])
 
 
 def restore(site: str) -> dict[str, Any]:

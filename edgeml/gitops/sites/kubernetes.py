@@ -52,7 +52,8 @@ def status(site: str, record: Record) -> Serving:
     except Failed as failed:
         raise _unreachable(cluster, failed) from None
     image = deployment["spec"]["template"]["spec"]["containers"][0]["image"] if deployment else ""
-    return Serving(image, ready, {key: _shown(state[key]) for key in ("previous", "failed")}, metrics or "")
+    details = {key: _shown(state[key]) for key in ("previous", "failed")}
+    return Serving(image, ready, details, predictions=metrics or "")
 
 
 def restore(site: str) -> dict[str, Any]:
