@@ -8,6 +8,7 @@ copied for each test, so a test may spoil its copy.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -311,6 +312,17 @@ def _interval(draws: Any, value: float) -> dict[str, float]:
     return {name: float(f"{number:.6g}") for name, number in (("value", value), ("low", low), ("high", high))}
 
 
+def _thirds(predictions: Any, edges: list[float]) -> list[dict[str, float]]:
+    """Counts of predictions between edges; the outermost hold what lies beyond."""
+    import numpy as np
+
+    cells = np.searchsorted(edges[1:-1], predictions, side="right")
+    return [
+        {"low": low, "high": high, "count": int((cells == cell).sum())}
+        for cell, (low, high) in enumerate(itertools.pairwise(edges))
+    ]
+
+
 @cache
 def _classification() -> Path:
     import numpy as np
@@ -406,6 +418,7 @@ def _classification() -> Path:
                 {"mean_predicted": float(m), "fraction_positive": float(f), "count": len(truth) // 6}
                 for m, f in zip(mean, fraction, strict=True)
             ],
+            "distribution": _thirds(chance, [0, 0.3, 0.7, 1]),
         },
     )
     matrix = confusion_matrix(truth, chance >= 0.5).tolist()
@@ -521,7 +534,8 @@ def _regression() -> Path:
         for n, a, b in zip(counts, edges[:-1], edges[1:], strict=True)
         if n >= K
     ]
-    write_json(evaluation / "curves.json", {"version": 1, "residuals": bins})
+    spread = _thirds(predicted, [100, 130, 170, 250])
+    write_json(evaluation / "curves.json", {"version": 1, "residuals": bins, "distribution": spread})
     write_json(evaluation / "slices.json", {"version": 1, "k": K, "slices": [], "suppressed": 0})
     features = [
         {"name": n, "mean": float(abs(c)) / 100, "std": 0.1} for n, c in zip(names, estimator.coef_, strict=True)

@@ -360,13 +360,14 @@ def evaluate(options: argparse.Namespace) -> dict[str, Document]:
         "importance": importance(model, test, contract, options.seed),
         "promotion": verdict(checks, champion),
     }
+    spread = measures.distribution(rows, contract.k)
     if isinstance(rows, Scored):
         matrix = measures.confusion(truth, predicted, contract.classes, contract.k)
         drawn_curves = {**measures.curves(rows, contract.k), "calibration": measures.calibration(rows, contract.k)}
-        files["curves"] = {"version": 1, **drawn_curves}
+        files["curves"] = {"version": 1, **drawn_curves, "distribution": spread}
         files["confusion"] = {"version": 1, "labels": contract.classes, "matrix": matrix}
     else:
-        files["curves"] = {"version": 1, "residuals": measures.residuals(rows, contract.k)}
+        files["curves"] = {"version": 1, "residuals": measures.residuals(rows, contract.k), "distribution": spread}
     return files
 
 

@@ -6,6 +6,7 @@ b, so that one pass over the sorted scores gives the metric in all resamples at 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -215,16 +216,32 @@ def residuals(rows: Valued, k: int) -> list[dict[str, float]]:
     """Histogram of actual minus predicted in half root mean squared errors; thin bins join their neighbour."""
     error = rows.actual - rows.predicted
     unit = float(np.sqrt((error**2).mean())) / 2
-    if len(rows) < k or unit == 0:
+    return _histogram(error, np.arange(-8, 9) * unit, k) if unit else []
+
+
+def distribution(rows: Scored | Valued, k: int) -> list[dict[str, float]]:
+    """How many rows get which prediction, which a site's predictions are held against; thin bins join their neighbour.
+
+    Probabilities in tenths, values in half standard deviations; the outermost bins hold what lies beyond them, too.
+    """
+    if isinstance(rows, Scored):
+        return _histogram(rows.score, np.arange(11) / 10, k)
+    middle, unit = float(rows.predicted.mean()), float(rows.predicted.std()) / 2
+    return _histogram(rows.predicted, middle + np.arange(-4, 5) * unit, k) if unit else []
+
+
+def _histogram(values: np.ndarray, edges: np.ndarray, k: int) -> list[dict[str, float]]:
+    """Counts between edges, each of k rows or more; empty where there are fewer rows than that."""
+    if len(values) < k:
         return []
-    cells = np.clip(np.floor(error / unit), -8, 7).astype(int)
+    cells = np.searchsorted(edges[1:-1], values, side="right")
     bins: list[dict[str, float]] = []
-    for cell in range(-8, 8):
+    for cell, (low, high) in enumerate(itertools.pairwise(map(float, edges))):
         count = int((cells == cell).sum())
         if bins and bins[-1]["count"] < k:
-            bins[-1] = {"low": bins[-1]["low"], "high": (cell + 1) * unit, "count": bins[-1]["count"] + count}
+            bins[-1] = {"low": bins[-1]["low"], "high": high, "count": bins[-1]["count"] + count}
         else:
-            bins.append({"low": cell * unit, "high": (cell + 1) * unit, "count": count})
+            bins.append({"low": low, "high": high, "count": count})
     if len(bins) > 1 and bins[-1]["count"] < k:
         last = bins.pop()
         bins[-1] = {"low": bins[-1]["low"], "high": last["high"], "count": bins[-1]["count"] + last["count"]}

@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     import argparse
 
 EXPORTED = "exported"
-HELP = """Show what each site should run, by its record in this checkout, and what it runs.
+HELP = """Show what each site should run, by its record in this checkout, what it runs, and whether its predictions
+drift from those of the model's test rows.
 
-Exit code 0: every site runs what its record says, and answers. 1: one does not. A site that is only exported for is
-shown and not judged: edgeml does not see what runs there."""
+Exit code 0: every site runs what its record says, and answers, drift or not. 1: one does not. A site that is only
+exported for is shown and not judged: edgeml does not see what runs there."""
 EXAMPLES = [
     "edgeml status",
     "edgeml status production --json",
@@ -25,7 +26,9 @@ EXAMPLES = [
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("site", nargs="?", default="", help="one site (default: all of sites.order)")
-    parser.add_argument("--issue", action="store_true", help="keep one issue on GitHub that says what is wrong, if so")
+    parser.add_argument(
+        "--issue", action="store_true", help="keep one issue on GitHub that says what is wrong or drifts"
+    )
     parser.add_argument("--json", action="store_true", help="print the sites as JSON")
 
 
@@ -49,17 +52,19 @@ def execute(args: argparse.Namespace) -> int:
             print(f"{each['site']:<{width}}  {each['state']}")
             for name in ("wanted", "running"):
                 print(f"{'':<{width}}    {name:<8} {each[name] or 'nothing'}")
+            print(f"{'':<{width}}    {'drift':<8} {_words(each['drift'])}")
     return 0 if all(each["state"] in ("in step", EXPORTED) for each in told) else 1
 
 
 def _look(site: str) -> dict[str, Any]:
-    from edgeml.gitops import deploy
+    from edgeml.gitops import deploy, drift
 
     try:
         record, serving = deploy.status(site)
     except EdgemlError as error:
         print(f"edgeml: {error}", file=sys.stderr)
-        return {"site": site, "state": "unknown", "wanted": "", "running": "", "details": {}}
+        unknown = drift.Drift(drift.UNKNOWN, "the site was not asked")._asdict()
+        return {"site": site, "state": "unknown", "wanted": "", "running": "", "details": {}, "drift": unknown}
     if serving.exported:
         state = EXPORTED
     elif serving.image != record.image:
@@ -67,4 +72,11 @@ def _look(site: str) -> dict[str, Any]:
     else:
         state = "in step" if serving.healthy else "does not answer"
     running = {"running": serving.image, "details": serving.details}
-    return {"site": site, "state": state, "wanted": record.image, **running}
+    measured = drift.measured(serving.predictions)._asdict()
+    return {"site": site, "state": state, "wanted": record.image, **running, "drift": measured}
+
+
+def _words(found: dict[str, Any]) -> str:
+    if found["reason"]:
+        return f"{found['state']}: {found['reason']}"
+    return f"{found['state']}: PSI {found['psi']:.3f} of at most {found['limit']:.3f}"

@@ -38,6 +38,7 @@ PATIENCE = 60.0  # seconds that a lost connection is tried again
 _CONNECT = 15.0  # seconds for one attempt
 _ALIVE = 10  # seconds between keep-alives; after three without an answer the connection is lost
 _FIRST, _LONGEST = 0.2, 10.0  # seconds between attempts
+_AT_START = "import sys;from edgeml.edge.on_vm import boot;sys.exit(boot.main())"  # as a file: a site's machine starts
 _LINE = 8 << 20  # bytes of one answer
 _BLOCK = 1 << 18
 _HERE = os.path.dirname(os.path.abspath(__file__))
@@ -316,6 +317,7 @@ def program() -> bytes:
         for name in ("__init__.py", "edge/__init__.py", *(name for name in sources if name.endswith(".py"))):
             with open(os.path.join(os.path.dirname(_HERE), name), "rb") as stream:
                 archive.writestr(zipfile.ZipInfo(f"edgeml/{name}"), stream.read(), zipfile.ZIP_DEFLATED)
+        archive.writestr(zipfile.ZipInfo("__main__.py"), _AT_START)
     return made.getvalue()
 
 

@@ -51,12 +51,14 @@ class Serving(NamedTuple):
     """What a site serves: the image, empty for nothing, whether it answers, and details for readers.
 
     `exported`: edgeml only exports for this site, and does not see what runs there.
+    `predictions` is what the scoring server's /metrics says of them, empty where the site cannot be asked.
     """
 
     image: str
     healthy: bool
     details: dict[str, Any]
     exported: bool = False
+    predictions: str = ""
 
 
 class Refused(EdgemlError):  # noqa: N818 - an answer

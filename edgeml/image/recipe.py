@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from edgeml.image.base import Base
     from edgeml.registry import Version
 
-FILES = ("model.onnx", "signature.json", "lineage.json")  # of a release; the rest is evidence, not needed to score
+# Of a release; the rest is evidence, not needed to score, nor to tell what its predictions were like.
+FILES = ("model.onnx", "signature.json", "lineage.json", "curves.json")
 DOCKERFILE = os.path.join(base_image.ENVIRONMENT, "Dockerfile")
 _PREFIX = "edgeml."
 

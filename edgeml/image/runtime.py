@@ -106,10 +106,10 @@ def serving(run: Image | None, model: str, name: str, port: int) -> Iterator[str
 
     Gives what it is that serves. Raises EdgemlError where it is not ready in time.
     """
-    where = kind() if run else ""
+    why = _no_port() if run else "there is no image"
     variables = {"HOST": "127.0.0.1", "PORT": str(port), "DRAIN_SECONDS": "0"}
     variables = {f"EDGEML_SERVE_{key}": value for key, value in variables.items()}
-    if run and where == "docker" and builders.ask("docker", "network", "inspect", "bridge"):
+    if run and not why:
         with container(run, 512, "--publish", f"127.0.0.1:{port}:{PORT}", "--env", "EDGEML_SERVE_DRAIN_SECONDS=0"):
             _await(port, None)
             yield "the image in docker"
@@ -119,7 +119,7 @@ def serving(run: Image | None, model: str, name: str, port: int) -> Iterator[str
     if run and not bwrap.missing():
         options = [word for name, value in variables.items() for word in ("--setenv", name, value)]
         line, environment = bubblewrap(run, run.command, *options), {"PATH": os.environ.get("PATH", os.defpath)}
-        what = "the image's files under bubblewrap, no container engine being here"
+        what = f"the image's files under bubblewrap, because {why.partition(';')[0]}"
     else:
         line = [sys.executable, "-m", "edgeml.serving"]
         environment = {**os.environ, **variables, "EDGEML_SERVE_MODEL": model, "EDGEML_SERVE_NAME": name}
@@ -132,6 +132,14 @@ def serving(run: Image | None, model: str, name: str, port: int) -> Iterator[str
     finally:
         process.terminate()
         process.wait(60)
+
+
+def _no_port() -> str:
+    """Why docker cannot publish a port here, empty where it can."""
+    if why := builders.no_docker():
+        return why
+    has_bridge = builders.ask("docker", "network", "inspect", "bridge")
+    return "" if has_bridge else "docker has no bridge network; start it without --bridge=none"
 
 
 def _await(port: int, process: subprocess.Popen[bytes] | None) -> None:

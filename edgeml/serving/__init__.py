@@ -15,6 +15,7 @@ of edgeml, because it is all of edgeml that the scoring image holds.
     http.py        connections: parsing by llhttp, limits, deadlines, order of answers
     server.py      the listening socket, the clock, the graceful end
     metrics.py     counters in Prometheus' text format
+    window.py      how often which prediction is given, told in full windows and never below k
     log.py         JSON lines on standard output, without any value of a request
     openapi.py     the OpenAPI document and the page at /
 """

@@ -112,7 +112,7 @@ class App:
 
     def _metrics(self, body: bytes) -> Answer:
         info = {"name": self.model.name, "version": self.model.version, "sha256": self.model.sha256}
-        return Answer(200, self.metrics.text(info).encode(), metrics.CONTENT_TYPE, "metrics")
+        return Answer(200, self.metrics.text(info, self.model.window).encode(), metrics.CONTENT_TYPE, "metrics")
 
     def _openapi(self, body: bytes) -> Answer:
         if not self._document:

@@ -10,6 +10,10 @@ import os
 import resource
 import time
 from bisect import bisect_left
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgeml.serving.window import Window
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)  # seconds
@@ -37,8 +41,8 @@ class Metrics:
         self._seconds[route] += seconds
         self.rows += rows
 
-    def text(self, info: dict[str, str]) -> str:
-        """The exposition; `info` labels the served model."""
+    def text(self, info: dict[str, str], window: Window) -> str:
+        """The exposition; `info` labels the served model, `window` has its predictions."""
         lines = _head("edgeml_model_info", "gauge", "The served model.")
         lines.append("edgeml_model_info{" + ",".join(f'{key}="{value}"' for key, value in info.items()) + "} 1")
         lines += _head("edgeml_requests_total", "counter", "Answered requests.")
@@ -64,6 +68,15 @@ class Metrics:
             ("process_resident_memory_bytes", "gauge", "Resident memory.", resident()),
         ):
             lines += [*_head(name, kind, text), f"{name} {value}"]
+        if window.expected:
+            for name, text, bins in (
+                ("edgeml_predictions_expected", "Test rows by prediction, as they were released.", window.expected),
+                ("edgeml_predictions", "Rows by prediction of the newest full window, none below k.", window.told),
+            ):
+                lines += _head(name, "gauge", text)
+                lines += [f'{name}{{low="{each.low!r}",high="{each.high!r}"}} {each.rows}' for each in bins]
+            lines += _head("edgeml_predictions_windows_total", "counter", "Full windows of predictions.")
+            lines.append(f"edgeml_predictions_windows_total {window.full}")
         return "\n".join(lines) + "\n"
 
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from edgeml.serving import signature
+from edgeml.serving import signature, window
 from edgeml.serving.refusal import Refusal
 from edgeml.serving.settings import Settings, Unusable
 from edgeml.serving.signature import ANY, Signature, Tensor
 
-MODEL, SIGNATURE = "model.onnx", "signature.json"
+MODEL, SIGNATURE, CURVES, LINEAGE = "model.onnx", "signature.json", "curves.json", "lineage.json"
 ROWS = (1, 64)  # of the two warm-up sizes, from which the cost of a call and of a row follow
 Feed = Mapping[str, np.ndarray]
 
@@ -29,7 +29,8 @@ class Model:
     """
 
     def __init__(self, settings: Settings) -> None:
-        path, document = _locate(settings.model)
+        path = _locate(settings.model)
+        document = _beside(settings.model, SIGNATURE)
         data = _read(path)
         self.name = settings.name
         self.sha256 = hashlib.sha256(data).hexdigest()
@@ -41,6 +42,9 @@ class Model:
         # as much as its own work; here all are checked already. The version of onnxruntime is pinned.
         self._run = self._session._sess.run
         self._outputs = [tensor.name for tensor in self.signature.outputs]
+        self._scored = _scored(self.signature, document)
+        curves = _beside(settings.model, CURVES) if self._scored else None
+        self.window = window.of(curves, _beside(settings.model, LINEAGE))
         self.call_seconds, self.row_seconds = self._warm_up()
 
     def run(self, feed: Feed) -> list[np.ndarray]:
@@ -53,6 +57,12 @@ class Model:
         except (_INVALID, _RUNTIME):
             raise Refusal(400, "the model cannot compute with these values; compare them with its signature") from None
         return answers
+
+    def count(self, answers: list[np.ndarray]) -> None:
+        """Count what was answered to somebody, for the window of predictions."""
+        if self._scored and self.window.expected:
+            output, column = self._scored
+            self.window.count(answers[output].reshape(len(answers[output]), -1)[:, column])
 
     def _warm_up(self) -> tuple[float, float]:
         """Run the model on neutral rows, so that nobody waits for its first allocation."""
@@ -71,19 +81,40 @@ class Model:
         return took[0], max(0.0, took[-1] - took[0]) / (ROWS[-1] - ROWS[0])
 
 
-def _locate(path: str) -> tuple[str, Any]:
-    """The ONNX file that a setting names, and the content of the signature beside it."""
+def _locate(path: str) -> str:
+    """The ONNX file that a setting names."""
     if os.path.isfile(path):
-        return path, None
-    model, beside = os.path.join(path, MODEL), os.path.join(path, SIGNATURE)
+        return path
+    model = os.path.join(path, MODEL)
     if not os.path.isfile(model):
         raise Unusable(f"there is no {MODEL} in {path}; name the folder of a release, or an ONNX file")
-    if not os.path.isfile(beside):
-        return model, None
+    return model
+
+
+def _beside(path: str, name: str) -> Any:
+    """The content of a JSON file of a release's folder; None where there is none."""
+    file = os.path.join(path, name)
+    if not os.path.isfile(file):
+        return None
     try:
-        return model, json.loads(_read(beside))
+        return json.loads(_read(file))
     except ValueError:
-        raise Unusable(f"{beside} is not valid JSON; take it from the release") from None
+        raise Unusable(f"{file} is not valid JSON; take it from the release") from None
+
+
+def _scored(found: Signature, document: Any) -> tuple[int, int] | None:
+    """Which output, and which column of it, is the prediction of a row: the positive class's probability, or the value.
+
+    None where the model gives no such thing for each row.
+    """
+    if not found.by_row:
+        return None
+    positive = str((document or {}).get("positive"))
+    column, width = (found.classes.index(positive), len(found.classes)) if positive in found.classes else (0, 1)
+    for output, tensor in enumerate(found.outputs):
+        if tensor.datatype in ("FP32", "FP64") and (tensor.shape[1:] or (1,)) == (width,):
+            return output, column
+    return None
 
 
 def _read(path: str) -> bytes:

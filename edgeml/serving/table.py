@@ -74,7 +74,9 @@ class Table:
         if not self._model.signature.by_row:
             raise Refusal(400, "this model does not give one answer per row; use /v2/models/.../infer")
         feed, rows = self.parse(body)
-        return self._answer(self._model.run(feed), rows), rows
+        outputs = self._model.run(feed)
+        self._model.count(outputs)
+        return self._answer(outputs, rows), rows
 
     def parse(self, body: bytes) -> tuple[Feed, int]:
         """What the model is fed, and the number of rows. Raises Refusal."""

@@ -235,6 +235,38 @@ RequiresMountsFor=$HOME_OF_DATA
 END
 }
 
+# At start-up docker brings a site's containers back; the rule that leads the traffic to one has to be set again, and so
+# has it whenever nftables.service starts, because its stop empties all tables.
+sites() {
+    home=$(getent passwd "$ADMIN" | cut -d : -f 6)
+    put /etc/systemd/system/edgeml-sites.service 644 <<END
+[Unit]
+Description=what edgeml deployed to this machine
+ConditionPathExists=$home/edgeml/sites/restore.pyz
+After=docker.service nftables.service
+Wants=docker.service
+PartOf=nftables.service
+StartLimitIntervalSec=600
+StartLimitBurst=5
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+User=$ADMIN
+ExecStart=/usr/bin/python3 -I $home/edgeml/sites/restore.pyz
+AmbientCapabilities=CAP_NET_ADMIN
+CapabilityBoundingSet=CAP_NET_ADMIN
+NoNewPrivileges=yes
+ProtectSystem=full
+TimeoutStartSec=600
+Restart=on-failure
+RestartSec=20
+
+[Install]
+WantedBy=multi-user.target nftables.service
+END
+}
+
 hygiene() {
     put /etc/apt/apt.conf.d/52edgeml 644 <<'END'
 APT::Periodic::Update-Package-Lists "1";
@@ -260,7 +292,7 @@ END
 services() {
     # Ubuntu's crash reporter would set the core pattern anew at each start.
     ! [ -e /lib/systemd/system/apport.service ] || systemctl --quiet mask apport.service
-    for unit in nftables.service edgeml-egress.timer docker.service unattended-upgrades.service; do
+    for unit in nftables.service edgeml-egress.timer docker.service edgeml-sites.service unattended-upgrades.service; do
         [ "$(systemctl is-enabled "$unit" 2>/dev/null)" = enabled ] || systemctl --quiet enable "$unit"
     done
     alive || return 0
@@ -271,6 +303,7 @@ services() {
     systemctl start edgeml-egress.timer
     systemctl start edgeml-egress.service || say "not every host of EGRESS has an address yet; it is asked every minute"
     if untold /etc/docker/daemon.json; then systemctl restart docker; else systemctl start docker; fi
+    systemctl start edgeml-sites.service || say "not every site could be restored: journalctl -u edgeml-sites"
     ! untold /etc/ssh/sshd_config.d/10-edgeml.conf || systemctl reload ssh
 }
 
@@ -281,6 +314,7 @@ folders
 ssh_server
 firewall
 containers
+sites
 hygiene
 services
 rm -f "$UNTOLD"

@@ -165,6 +165,17 @@ def test_calibration_and_residuals_have_k_rows(measures: Any) -> None:
     assert all(left["high"] == right["low"] for left, right in itertools.pairwise(bins))
 
 
+def test_the_distribution_of_predictions_has_k_rows_in_each_bin(measures: Any) -> None:
+    found = measures.distribution(scored(measures, *drawn(1, 137)), 10)
+    assert (found[0]["low"], found[-1]["high"]) == (0, 1) and len(found) > 1
+    values = measures.Valued(np.zeros(333), np.random.default_rng(2).normal(size=333))
+    for bins, rows in ((found, 137), (measures.distribution(values, 10), 333)):
+        assert sum(one["count"] for one in bins) == rows and min(one["count"] for one in bins) >= 10
+        assert all(left["high"] == right["low"] for left, right in itertools.pairwise(bins))
+    assert measures.distribution(scored(measures, *drawn(1, 9)), 10) == []
+    assert measures.distribution(measures.Valued(np.zeros(99), np.ones(99)), 10) == []
+
+
 # --- the step -------------------------------------------------------------------------------------
 
 
@@ -231,6 +242,7 @@ def test_nothing_is_of_one_row(evaluate: Any, sample: Any) -> None:
     common = {f"{number:.6g}" for number in numbers if len(f"{number:.6g}") > 6} & cells
     assert not common
     counts = [group["count"] for group in files["curves"]["calibration"]]
+    assert sum(one["count"] for one in files["curves"]["distribution"]) == sum(counts)
     assert min(counts) >= 10
 
 

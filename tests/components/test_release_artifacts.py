@@ -397,6 +397,8 @@ REFUSALS: dict[str, tuple[str, str, Callable[[Artifacts], Any]]] = {
     "an ROC point with a third number": ("json.schema", "curves.json",
         edit("evaluation/curves.json", roc=[[0, 0, 17.99]])),
     "a rate above one": ("json.schema", "curves.json", edit("evaluation/curves.json", roc=[[0, 17.99]])),
+    "a small bin of predictions": ("count.small", "curves.json",
+        edit("evaluation/curves.json", distribution__0__count=9)),
     "a small calibration bin": ("count.small", "curves.json", edit("evaluation/curves.json", calibration__0__count=9)),
     "a small confusion cell": ("count.small", "confusion.json", edit("evaluation/confusion.json", matrix__0__1=9)),
     "a confusion cell that follows from the total": ("count.derivable", "confusion.json",

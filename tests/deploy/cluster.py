@@ -32,6 +32,8 @@ GROUPS = {
     "coordination.k8s.io/v1": {"leases": "Lease"},
 }
 
+METRICS = 'edgeml_predictions_expected{low="0.0",high="0.5"} 60\nedgeml_predictions_expected{low="0.5",high="1.0"} 40\n'
+
 
 @dataclass
 class Cluster:
@@ -152,6 +154,8 @@ class Cluster:
             return 503, _status(503, "ServiceUnavailable", "no endpoints available for service")
         if path == "v2/health/ready":
             return 200, {}
+        if path == "metrics":
+            return 200, METRICS
         if "inputs" not in json.loads(body):
             return 400, {"error": "no inputs"}
         return 200, {"outputs": self.answers[self.serving]}
@@ -230,7 +234,8 @@ class _Handler(BaseHTTPRequestHandler):
         if answer is None:
             self._watched(cluster, query)
             return
-        self._say(status, json.dumps(answer).encode() if answer != {} else b"")
+        data = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode() if answer != {} else b""
+        self._say(status, data)
 
     def _body(self) -> bytes:
         """The body, in pieces too: `kubectl create --raw` does not say how long it is."""

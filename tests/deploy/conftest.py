@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from edgeml.image.remote import Remote
 from tests.azure.server import Cloud
 from tests.azure.service import Service
 from tests.engine.daemon import Daemon, started
-from tests.images import Released, inside
+from tests.images import Released, Running, inside
 from tests.release_builder import run_folder
 
 ROOT = Path(__file__).parents[2]
@@ -63,33 +63,6 @@ def _is_free(port: int) -> bool:
     return True
 
 
-@contextmanager
-def registry(folder: Path) -> Iterator[str]:
-    """Debian's docker-registry on loopback; HOST:PORT."""
-    if not shutil.which("docker-registry"):
-        install = ["apt-get", "install", "--yes", "--no-install-recommends", "docker-registry"]
-        subprocess.run(install, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, capture_output=True)
-    if not shutil.which("docker-registry"):
-        pytest.skip("docker-registry is not installed, and apt-get cannot install it")
-    port = free_port()
-    config = folder / "config.yml"
-    config.write_text(
-        f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {folder}/data}}}}\n"
-        f"http: {{addr: '127.0.0.1:{port}'}}\n"
-    )
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(["docker-registry", "serve", str(config)], stdout=log, stderr=log)
-    try:
-        deadline = time.monotonic() + 20
-        while _is_free(port):
-            assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
-            time.sleep(0.05)
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
 @pytest.fixture
 def world(made_once: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """The session's world, with its project as the working directory and its variables."""
@@ -100,7 +73,7 @@ def world(made_once: World, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 @pytest.fixture(scope="session")
-def made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def made_once(start_registry: Callable[[Path], Running], tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     if not shutil.which("nft"):
         install = ["apt-get", "install", "--yes", "--no-install-recommends", "nftables"]
         subprocess.run(install, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, capture_output=True)
@@ -114,8 +87,8 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     (project / ".edgeml/image/parts").symlink_to(parts)
     (project / "edgeml.toml").write_text(f'[registry]\nmodel = "{MODEL}"\n')
     shutil.copytree(ROOT / "environments", project / "environments")
-    (folder / "registry").mkdir()
-    with started() as daemon, registry(folder / "registry") as host:
+    host = start_registry(folder / "registry").host
+    with started() as daemon:
         environment = daemon.environment | {"EDGEML_TRUSTED": str(folder / "trusted"), "HOME": str(folder)}
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(project)

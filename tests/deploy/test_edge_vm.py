@@ -18,7 +18,9 @@ import pytest
 
 from edgeml.edge import session
 from edgeml.image import signature, verification
-from tests.deploy.conftest import World, free_port
+from tests.deploy.conftest import ROOT, World, free_port
+
+NOBODY = 65534
 
 
 class Site:
@@ -69,8 +71,20 @@ class Site:
         with urllib.request.urlopen(urllib.request.Request(address, body), timeout=10) as answer:
             return [output["data"] for output in json.load(answer)["outputs"]]
 
+    @property
+    def folder(self) -> Path:
+        return Path(os.environ["HOME"]) / "edgeml/sites" / self.name
+
     def state(self) -> dict[str, Any]:
-        return json.loads((Path(os.environ["HOME"]) / "edgeml/sites" / self.name / "state.json").read_text())
+        return json.loads((self.folder / "state.json").read_text())
+
+    def found(self) -> list[str]:
+        """What is there of the site: its containers, when they were started, and its rules."""
+        docker = self.world.daemon.docker
+        names = docker("ps", "--all", "--format={{.Names}}", f"--filter=label=edgeml.site={self.name}").split()
+        form = "--format={{.Id}} {{.State.Status}} {{.State.StartedAt}} {{.RestartCount}}"
+        rules = subprocess.run(["nft", "list", "table", "ip", f"edgeml_{self.name}"], capture_output=True, text=True)
+        return [*(docker("inspect", form, name) for name in sorted(names)), rules.stdout]
 
     def clear(self) -> None:
         names = self.world.daemon.docker("ps", "--all", "--quiet", f"--filter=label=edgeml.site={self.name}").split()
@@ -79,12 +93,19 @@ class Site:
         table = "edgeml_" + self.name.replace("-", "_")
         subprocess.run(["nft", "delete", "table", "ip", table], capture_output=True)
         # Else `restore` in a later test would bring its rule back, to lead other tests' requests astray.
-        shutil.rmtree(Path(os.environ["HOME"]) / "edgeml/sites" / self.name, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 @pytest.fixture
 def site(world: World, request: pytest.FixtureRequest) -> Iterator[Site]:
     made = Site(world, f"t{abs(hash(request.node.name)) % 10**8}")
+    yield made
+    made.clear()
+
+
+@pytest.fixture
+def other(world: World) -> Iterator[Site]:
+    made = Site(world, "other")
     yield made
     made.clear()
 
@@ -96,7 +117,34 @@ def test_the_first_image_serves_and_again_changes_nothing(site: Site) -> None:
     before = site.state()
     assert site.deploy(site.world.first)["outcome"] == "unchanged"
     assert site.state() == before
-    assert site.status()["ready"] and site.status()["through"]
+    status = site.status()
+    assert status["ready"] and status["through"] and status["predictions"].startswith("edgeml_predictions_expected{")
+
+
+@pytest.mark.skipif(shutil.which("ip") is None, reason="a cable to the outside needs iproute2")
+def test_the_outside_reaches_the_site_and_never_a_container_by_its_own_port(site: Site) -> None:
+    site.deploy(site.world.first)
+    with subprocess.Popen(["unshare", "--net", "sh", "-c", "echo up; exec sleep 60"], stdout=subprocess.PIPE) as space:
+        try:
+            assert space.stdout is not None
+            space.stdout.readline()
+            outside = ["nsenter", f"--net=/proc/{space.pid}/ns/net"]
+            for line in (
+                ["ip", "link", "add", "edgeml-t", "type", "veth", "peer", "name", "plug", "netns", str(space.pid)],
+                ["ip", "address", "add", "10.79.0.1/24", "dev", "edgeml-t"],
+                ["ip", "link", "set", "edgeml-t", "up"],
+                [*outside, "ip", "address", "add", "10.79.0.2/24", "dev", "plug"],
+                [*outside, "ip", "link", "set", "plug", "up"],
+            ):
+                subprocess.run(line, check=True)
+            code = "import sys; from urllib.request import urlopen; urlopen(sys.argv[1], timeout=3)"
+            reached = [
+                subprocess.run([*outside, "python3", "-c", code, f"http://10.79.0.1:{port}/v2/health/ready"])
+                for port in (site.port, site.port + 1)
+            ]
+        finally:
+            space.kill()
+    assert [done.returncode == 0 for done in reached] == [True, False]
 
 
 def test_traffic_moves_without_losing_a_request(site: Site) -> None:
@@ -176,6 +224,66 @@ def test_power_loss_in_the_middle_leaves_the_known_good(site: Site) -> None:
     assert site.answers() == site.world.first and site.state()["trial"] is None
     assert trial not in site.world.daemon.docker("ps", "--all", "--format={{.Names}}")
     assert site.deploy(site.world.second)["outcome"] == "deployed" and site.answers() == site.world.second
+
+
+def test_a_site_comes_back_when_its_machine_starts(site: Site) -> None:
+    site.deploy(site.world.first)
+    site.deploy(site.world.second)
+    state = site.state()
+    site.world.daemon.docker("stop", "--time=0", state["current"]["container"])
+    subprocess.run(["nft", "delete", "table", "ip", f"edgeml_{site.name}"], check=True)
+    assert site.answers() == ""
+    done = started(site.world)
+    assert done.returncode == 0, done.stderr
+    assert f"{site.name} serves {site.world.second}" in done.stderr and site.answers() == site.world.second
+    found = site.found()
+    assert started(site.world).returncode == 0
+    assert site.found() == found and site.state() == state
+
+
+def test_a_site_whose_state_is_lost_or_torn_starts_nothing_and_holds_no_other_up(site: Site, other: Site) -> None:
+    for each in (site, other):
+        each.deploy(site.world.first)
+        subprocess.run(["nft", "delete", "table", "ip", f"edgeml_{each.name}"], check=True)
+    site.world.daemon.docker("stop", "--time=0", site.state()["current"]["container"])
+    found, state = site.found(), site.folder / "state.json"
+    for content in (b"", state.read_bytes()[:99], b"{}", b"[1]", b'{"version": 1, "current": {}}', None):
+        if content is None:
+            state.unlink()
+        else:
+            state.write_bytes(content)
+        done = started(site.world)
+        cause = "is missing" if content is None else "is damaged"
+        (line,) = [line for line in done.stderr.splitlines() if site.name in line]
+        assert done.returncode == 1 and f"{site.name} is not restored" in line and cause in line, content
+        assert site.found() == found and (state.read_bytes() if state.exists() else None) == content
+        assert other.answers() == site.world.first
+
+
+def started(world: World) -> subprocess.CompletedProcess[str]:
+    """What systemd does with the unit of docs/deployment.md: its line, as its user in docker's group, with its one
+    capability and no way to another. The user's home and docker's socket lie where they are on a site, for it alone."""
+    text = (ROOT / "docs/deployment.md").read_text().partition("```ini\n")[2].partition("```")[0]
+    unit = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    home, socket = Path(os.environ["HOME"]), world.daemon.folder / "docker.sock"
+    assert (home / "edgeml/sites/restore.pyz").is_file()
+    right = "-all,+" + unit["AmbientCapabilities"].removeprefix("CAP_").lower()
+    user = [f"--reuid={NOBODY}", f"--regid={NOBODY}", f"--groups={socket.stat().st_gid}", "--no-new-privs"]
+    rights = [f"--inh-caps={right}", f"--ambient-caps={right}", f"--bounding-set={right}"]
+    at = f"/home/{unit['User']}"
+    script = (
+        f"set -e; mount -t tmpfs none /home; mkdir -p {at}/edgeml; mount --bind {home}/edgeml {at}/edgeml; "
+        f"chown -R {NOBODY} {at}/edgeml; "
+        f"mount -t tmpfs none /run; touch /run/docker.sock; mount --bind {socket} /run/docker.sock; "
+        f"exec setpriv {' '.join([*user, *rights])} {unit['ExecStart']}"
+    )
+    return subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script],
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": at},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 def test_two_at_once_take_turns(site: Site) -> None:

@@ -8,7 +8,9 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,7 @@ def test_a_release_serves_and_again_changes_nothing(site: Site) -> None:
     assert site.cluster.objects["deployments", "scoring"]["metadata"]["generation"] == 1
     serving = deployments.status(SITE)[1]
     assert serving.image == first.reference and serving.healthy
+    assert serving.predictions == clusters.METRICS
 
 
 @pytest.mark.parametrize("case", ["wrong-answer", "never-ready"])
@@ -159,9 +162,41 @@ def test_two_at_once_take_turns_and_a_dead_holder_is_outlived(site: Site, monkey
     lease.__exit__(None, None, None)
     second.join(60)
     assert done == [deployments.DEPLOYED]
-    held.lease(print).__enter__()  # and dies
+    held._acquired(f"edgeml-{SITE}", "somebody", print)  # and dies
     monkeypatch.setattr(kubectl, "LEASE_SECONDS", 1)
-    assert site.deploy(site.released.first).outcome == deployments.UNCHANGED
+    began = time.monotonic()
+    assert site.deploy(site.released.first).outcome == deployments.UNCHANGED and time.monotonic() > began + 1
+
+
+def test_a_deployment_that_outlasts_its_lease_keeps_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kubectl, "LEASE_SECONDS", 3)
+    monkeypatch.setattr(kubectl, "PAUSE", 0.5)
+    site.wants(site.released.first)
+    with ThreadPoolExecutor(1) as pool:
+        with kubernetes._cluster(SITE).lease(print):
+            second = pool.submit(deployments.deploy_ungated, SITE, print)
+            time.sleep(7)
+            assert not second.done() and ("deployments", "scoring") not in site.cluster.objects
+        assert second.result(60)[1].outcome == deployments.DEPLOYED
+
+
+def test_a_deployment_whose_lease_was_taken_changes_nothing_more(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.deploy(site.released.first)
+    monkeypatch.setattr(kubectl, "LEASE_SECONDS", 1)
+    site.wants(site.released.second, "{health_seconds: 3}")
+
+    def say(line: str) -> None:
+        if "golden" in line:  # its machine slept, and somebody else took over
+            lease = site.cluster.objects["leases", f"edgeml-{SITE}"]
+            site.cluster.take(
+                "leases", f"edgeml-{SITE}", {**lease, "spec": {**lease["spec"], "holderIdentity": "other"}}
+            )
+
+    with pytest.raises(EdgemlError, match="lost its lease"):
+        deployments.deploy_ungated(SITE, say)
+    assert site.cluster.objects["leases", f"edgeml-{SITE}"]["spec"]["holderIdentity"] == "other"
+    state = json.loads(site.cluster.objects["configmaps", f"edgeml-{SITE}"]["data"]["state"])
+    assert state["current"]["image"] == site.released.first.reference
 
 
 @pytest.mark.parametrize(

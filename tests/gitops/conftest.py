@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from edgeml.errors import EdgemlError
 from edgeml.gitops import github
 from edgeml.gitops import images as registries
 from edgeml.gitops.gate import Decision, decide
@@ -30,24 +29,18 @@ SETTINGS = '[registry]\nmodel = "breast-cancer"\n[sites]\norder = ["staging", "p
 
 @dataclass
 class Shelf:
-    """A registry behind the gate's seam, until the real one is merged: images by reference, and which are signed."""
+    """Images that are as their records say, where only people are asked; test_images.py has a real registry."""
 
     images: dict[str, Image] = field(default_factory=dict)
-    signed: set[str] = field(default_factory=set)
-    is_down: bool = False
 
     def put(self, record: Record) -> None:
         self.images[record.image] = Image(registries.labels(record), 175_000_000)
-        self.signed.add(record.image)
 
     def find(self, reference: str) -> Image | None:
-        if self.is_down:
-            raise EdgemlError("the registry does not answer", 1)
         return self.images.get(reference)
 
     def verify(self, reference: str) -> None:
-        if reference not in self.signed:
-            raise EdgemlError(f"no trusted key signed {reference}", 1)
+        """Signed, all of them."""
 
 
 def record_text(site: str, model: int, **changes: str) -> str:

@@ -15,7 +15,6 @@ from edgeml.cli import main
 from edgeml.errors import EdgemlError
 from edgeml.gitops import github, images, reasons, running
 from edgeml.gitops.gate import decide
-from edgeml.gitops.record import Record
 from tests.gitops.conftest import Story, broken, record_text
 from tests.gitops.hub import MAIN
 
@@ -343,56 +342,7 @@ def test_commit_statuses_count_too(story: Story, state: str, expected: list[str]
     assert story.reasons("staging", "v1.0.0") == expected
 
 
-# --- the image -------------------------------------------------------------------------------------
-
-
-def _gone(story: Story, record: Record) -> None:
-    del story.shelf.images[record.image]
-
-
-def _swapped(story: Story, record: Record) -> None:
-    other = story.record("staging", 4)
-    story.shelf.images[record.image] = story.shelf.images[other.image]
-
-
-def _unsigned(story: Story, record: Record) -> None:
-    story.shelf.signed.clear()
-
-
-def _other_data(story: Story, record: Record) -> None:
-    labels = images.labels(record) | {"edgeml.data.fingerprint": "sha256:" + "0" * 64}
-    story.shelf.images[record.image] = replace_labels(story, record, labels)
-
-
-def _no_labels(story: Story, record: Record) -> None:
-    story.shelf.images[record.image] = replace_labels(story, record, {})
-
-
-def _down(story: Story, record: Record) -> None:
-    story.shelf.is_down = True
-
-
-def replace_labels(story: Story, record: Record, labels: dict[str, str]) -> images.Image:
-    return story.shelf.images[record.image]._replace(labels=labels)
-
-
-@pytest.mark.parametrize(
-    ("happened", "expected"),
-    [
-        (_gone, {"image-missing"}),
-        (_swapped, {"image-labels"}),
-        (_unsigned, {"image-unsigned"}),
-        (_other_data, {"image-labels"}),
-        (_no_labels, {"image-labels"}),
-        (_down, {"no-answer"}),
-    ],
-)
-def test_the_image_must_be_there_signed_and_of_this_model(
-    story: Story, happened: Callable[[Story, Record], None], expected: set[str]
-) -> None:
-    story.release("staging", 3, "v1.0.0")
-    happened(story, story.record("staging", 3))
-    assert set(story.reasons("staging", "v1.0.0")) == expected
+# --- the image: the other reasons are in test_images.py --------------------------------------------
 
 
 def test_without_a_way_to_verify_images_the_gate_is_closed(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -538,7 +488,7 @@ def test_what_runs_is_kept_as_deployments(story: Story) -> None:
 
 
 def test_every_reason_is_tested_and_documented() -> None:
-    here = Path(__file__).read_text()
+    here = "".join(Path(__file__).with_name(name).read_text() for name in ("test_gate.py", "test_images.py"))
     assert [reason.id for reason in reasons.REASONS if f'"{reason.id}"' not in here] == []
     page = (Path(__file__).parents[2] / "docs/promotion.md").read_text()
     assert reasons.table() in page, f"docs/promotion.md should hold:\n{reasons.table()}"

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import socket
 import subprocess
 import tarfile
 from pathlib import Path
@@ -50,7 +51,7 @@ def test_the_image_is_small_and_holds_nothing_that_scoring_does_not_need(here: P
         "__pycache__",
         "serving",
     }
-    assert sorted(path.name for path in (root / "model").iterdir()) == ["lineage.json", "model.onnx", "signature.json"]
+    assert sorted(path.name for path in (root / "model").iterdir()) == sorted(recipe.FILES)
 
 
 def test_the_labels_lead_back_to_model_commit_data_and_gate(here: Path, packaged: Packaged) -> None:
@@ -159,6 +160,35 @@ def test_a_server_that_answers_otherwise_or_too_slowly_or_not_at_all_is_not_publ
         prove.image(run, "breast-cancer", answers, 5000, 4)
     with pytest.raises(EdgemlError, match="does not get ready"):
         prove.image(run._replace(environment=run.environment | {"EDGEML_SERVE_PORT": "no"}), "m", answers, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("case", "cause"),
+    [
+        ("no-bridge", "docker has no bridge network"),
+        ("no-daemon", "the docker daemon does not answer"),
+        ("no-docker", "docker is not on the PATH"),
+    ],
+)
+def test_what_serves_instead_of_docker_says_why(
+    here: Path,
+    packaged: Packaged,
+    daemon: Daemon,
+    case: str,
+    cause: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    if case == "no-bridge":
+        monkeypatch.setenv("DOCKER_HOST", daemon.environment["DOCKER_HOST"])
+    elif case == "no-docker":
+        (tmp_path / "bwrap").symlink_to(shutil.which("bwrap") or "")
+        monkeypatch.setenv("PATH", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    run = runtime.image(packaging.layout(), packaged.digest)
+    with runtime.serving(run, "", "breast-cancer", port) as served_by:
+        assert served_by == f"the image's files under bubblewrap, because {cause}"
 
 
 def test_an_image_that_would_run_as_root_is_refused(here: Path, packaged: Packaged) -> None:

@@ -8,6 +8,7 @@ download of docker: `make test-whole` runs it.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeml.edge import session
 from edgeml.infra.target import bootstrap
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,6 +28,7 @@ TOOLS |= {"nsenter": "util-linux", "ssh": "openssh-client"}
 PACKAGES = "systemd,systemd-sysv,dbus,iproute2,busybox-static,e2fsprogs,openssh-server,ca-certificates,bubblewrap"
 PACKAGES += ",docker.io,nftables,python3,unattended-upgrades"
 VM, WORLD = "10.78.0.2", "10.78.0.1"
+SITE = 8181  # a site's port, which its container's follows
 SECONDS = 60  # for a boot, or for what a boot has to bring
 
 pytestmark = pytest.mark.skipif(
@@ -224,9 +227,33 @@ def test_a_container_answers_and_begins_nothing(machine: Machine) -> None:
     assert not machine.answers(9), "a port that nobody published"
 
 
+def test_a_site_is_led_to_its_container(machine: Machine) -> None:
+    """What `edgeml deploy` leaves behind, with a container that knows one page; the unit does the rest."""
+    folder = "/home/edgeml/edgeml/sites"
+    page = "mkdir -p /tmp/v2/health; echo ready >/tmp/v2/health/ready; trap exit TERM"
+    serve = f"{page}; busybox httpd -f -p {SITE + 1} -h /tmp & wait"
+    options = ["--network=host", "--restart=unless-stopped", "--label=edgeml.site=ward", "--name=ward"]
+    machine.run("docker", "run", "-d", *options, "tools", "busybox", "sh", "-c", serve)
+    container = {"container": "ward", "image": "tools", "slot": SITE + 1, "port": SITE, "memory_mb": 64, "cpus": 1}
+    state = {"version": 1, "current": container, "previous": None, "trial": None, "failed": None}
+    (machine.root / folder[1:] / "ward").mkdir(parents=True)
+    (machine.root / folder[1:] / "ward/state.json").write_text(json.dumps(state))
+    (machine.root / folder[1:] / "restore.pyz").write_bytes(session.program())
+    machine.run("chown", "-R", "edgeml:", "/home/edgeml/edgeml")
+    assert not machine.answers(SITE)
+    machine.run("systemctl", "start", "edgeml-sites")
+    until(lambda: machine.answers(SITE), "the site answers")
+    machine.run("systemctl", "restart", "nftables")  # whose stop empties all tables
+    until(lambda: machine.answers(SITE), "the site answers again")
+    assert not machine.answers(SITE + 1), "the container's own port is for the machine alone"
+
+
 def test_after_a_boot_all_is_as_it_was(machine: Machine) -> None:
     machine.off()
     machine.boot()
     runs_as_it_should(machine)
     until(lambda: machine.answers(8080), "the container answers again")
+    until(lambda: machine.answers(SITE), "the site answers again")
+    said = machine.run("journalctl", "--unit=edgeml-sites", "--boot", "--output=cat").stdout
+    assert "edgeml: ward serves tools" in said
     assert machine.ssh("edgeml", "true").returncode == 0

@@ -181,8 +181,24 @@ def test_what_an_update_or_a_crash_would_leave_is_shut(machine: Machine) -> None
     assert 'Unattended-Upgrade "1"' in machine.run("apt-config", "dump").stdout
     limits = (machine.root / "etc/security/limits.d/90-edgeml.conf").read_text()
     assert "* hard core 0" in limits
-    for unit in ("nftables.service", "edgeml-egress.timer", "docker.service", "unattended-upgrades.service"):
-        assert machine.run("systemctl", "is-enabled", unit).stdout.strip() == "enabled", unit
+    for unit in ("nftables", "docker", "edgeml-sites", "unattended-upgrades"):
+        assert machine.run("systemctl", "is-enabled", f"{unit}.service").stdout.strip() == "enabled", unit
+    assert machine.run("systemctl", "is-enabled", "edgeml-egress.timer").stdout.strip() == "enabled"
+
+
+def test_sites_come_back_with_the_machine_and_with_the_firewall(machine: Machine) -> None:
+    """The unit is the one in docs/deployment.md, which tests/deploy executes; systemd finds nothing wrong with it."""
+    unit = "etc/systemd/system/edgeml-sites.service"
+    assert (machine.root / unit).read_text() in (ROOT / "docs/deployment.md").read_text()
+    python = machine.root / "usr/bin/python3"  # its package is an empty one here
+    python.symlink_to("true")
+    try:
+        said = machine.run("systemd-analyze", "verify", f"/{unit}").stderr
+    finally:
+        python.unlink()
+    assert "edgeml-sites" not in said
+    for starter in ("multi-user.target", "nftables.service"):
+        assert (machine.root / f"etc/systemd/system/{starter}.wants/edgeml-sites.service").is_symlink()
 
 
 def test_the_real_packages_can_be_had(machine: Machine) -> None:

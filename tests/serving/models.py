@@ -63,6 +63,22 @@ def mixed(folder: Path) -> Path:
     return folder
 
 
+def watched(folder: Path, released: tuple[int, ...] = (40, 20, 40), k: int = 10) -> Path:
+    """`mixed` as its release has it: so many test rows had a P(yes) of each third."""
+    edges = [0, 0.3, 0.7, 1]
+    bins = [{"low": edges[i], "high": edges[i + 1], "count": count} for i, count in enumerate(released)]
+    signature = mixed(folder) / "signature.json"
+    signature.write_text(json.dumps({**json.loads(signature.read_text()), "positive": "yes"}))
+    (folder / "curves.json").write_text(json.dumps({"version": 1, "distribution": bins}))
+    (folder / "lineage.json").write_text(json.dumps({"version": 1, "egress": {"k": k}}))
+    return folder
+
+
+def rows(low: int, middle: int, high: int) -> list[list[Any]]:
+    """Rows to which `mixed` gives a P(yes) near 0, one half and 1, so many of each."""
+    return [[age, 0, False, "Aachen"] for age, count in ((-9, low), (0, middle), (9, high)) for _ in range(count)]
+
+
 def probability(age: float | None, visits: int | None, smoker: bool | None, city: str | None) -> float:
     """What `mixed` answers for one row; NaN where a number is missing."""
     missing = [float("nan") if value is None else float(value) for value in (age, visits, smoker)]

@@ -24,12 +24,13 @@ from edgeml.image import signature
 from edgeml.storage import blob_client, sample, transfer
 from edgeml.storage.sas import container_sas
 from tests.conftest import ROOT, RunningStorage
-from tests.deploy.conftest import free_port, registry
+from tests.deploy.conftest import free_port
 from tests.edge.vm import ID, Vm, machine
 from tests.engine.daemon import Daemon, started
 from tests.gitops.api import Api
 from tests.gitops.hub import MAIN, NAME, OWNER, Hub, Pull
 from tests.gitops.serve import TOKEN, serving
+from tests.images import Running
 from tests.story.act import Ran, Runner, furnish
 
 SITES = ("staging", "production")
@@ -84,7 +85,7 @@ class Fork:
     runner: Runner
     vm: Vm
     daemon: Daemon
-    registry: Path
+    registry: Running
     ports: dict[str, int]
     github: str
     ran: list[Ran] = field(default_factory=list)
@@ -175,20 +176,14 @@ class Fork:
         (image,) = [image for where, image in rows if where == site]
         return image.partition("@")[2]
 
-    def blob(self, digest: str) -> Path:
-        """The file in which the registry keeps a blob."""
-        return self.registry / f"docker/registry/v2/blobs/sha256/{digest[7:9]}/{digest[7:]}/data"
-
 
 @contextmanager
-def made(folder: Path, storage: RunningStorage, api: Api) -> Iterator[Fork]:
+def made(folder: Path, storage: RunningStorage, api: Api, registry: Running) -> Iterator[Fork]:
     """The fork with its machines, all up."""
     with ExitStack() as stack:
         vm = stack.enter_context(machine())
         confined(stack)
         daemon = stack.enter_context(started())
-        (folder / "registry").mkdir()
-        host = stack.enter_context(registry(folder / "registry"))
         hub = Hub(folder / "hub.git")
         github = stack.enter_context(serving(hub, api))
         ports = {site: free_port(3) for site in SITES}
@@ -214,14 +209,14 @@ def made(folder: Path, storage: RunningStorage, api: Api) -> Iterator[Fork]:
             account=storage.environment["EDGEML_STORAGE_ACCOUNT_NAME"],
             lasting=folder,
             gate=gate_key(vm),
-            registry=host,
+            registry=registry.host,
             port=vm.port,
             host_key=vm.host_key,
             **ports,
         )
         push_rows(folder, storage)
         commit(folder, hub, settings, Path(storage.environment["EDGEML_STORAGE_CA_BUNDLE"]))
-        fork = Fork(folder, hub, runner, vm, daemon, folder / "registry/data", ports, github)
+        fork = Fork(folder, hub, runner, vm, daemon, registry, ports, github)
         try:
             yield fork
         finally:

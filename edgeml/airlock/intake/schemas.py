@@ -130,9 +130,10 @@ def curves_schema(contract: Contract) -> Check:
     rows = count(contract.k)
     bin_ = record({"mean_predicted": fraction, "fraction_positive": fraction, "count": rows})
     residual = record({"low": number(), "high": number(), "count": rows})
+    more = {"distribution": array(residual, 20)}  # of the predictions
     if contract.task == "regression":
-        return record({"version": version_1, "residuals": array(residual, CURVE_POINTS)})
-    return record({"version": version_1, "roc": points, "pr": points, "calibration": array(bin_, 20)})
+        return record({"version": version_1, "residuals": array(residual, CURVE_POINTS)}, more)
+    return record({"version": version_1, "roc": points, "pr": points, "calibration": array(bin_, 20)}, more)
 
 
 def confusion_schema(contract: Contract) -> Check:
@@ -214,8 +215,8 @@ KEYS = frozenset(
         r"\w+",
         """version task target features inputs outputs algorithm parameters classes positive name dtype shape type rows
         metrics bootstrap samples confidence seed value low high mean_predicted fraction_positive count residuals roc pr
-        calibration labels matrix column slice k slices suppressed mean std method promote reasons checks champion
-        passed detail metric p_value margin model_sha256 difference""",
+        distribution calibration labels matrix column slice k slices suppressed mean std method promote reasons checks
+        champion passed detail metric p_value margin model_sha256 difference""",
     )
 ).union(*METRICS.values())
 

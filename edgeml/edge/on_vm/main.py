@@ -7,6 +7,7 @@
 <folder>/inputs/<tree>/         files that were handed in as inputs
 <folder>/state/                 cache, gate and MLflow store, common to all commits
 <folder>/sites/<site>/          state.json of a site that this machine serves
+<folder>/sites/restore.pyz      this program, for the machine's next start
 <folder>/jobs/<name>/           job.json, run/ (the run's folder), progress.jsonl, result.json, engine.log, lock
 """
 
@@ -18,7 +19,7 @@ import os
 import sys
 from typing import Any
 
-from edgeml.edge.on_vm import jobs, probe, rollout, stock
+from edgeml.edge.on_vm import boot, jobs, probe, rollout, stock
 from edgeml.edge.on_vm.rim import Refused, say
 
 _VERBS = {
@@ -41,6 +42,8 @@ def main(program: bytes) -> None:
         return
     jobs.PROGRAM = program
     try:
+        if question["verb"] in ("deploy", "restore"):
+            boot.keep(root, program)
         answer = _VERBS[question["verb"]](root, question)
     except Refused as refusal:
         answer = {"refused": refusal.args[0], "what": refusal.args[1]}

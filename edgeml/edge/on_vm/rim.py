@@ -50,12 +50,22 @@ def read(path: str) -> Any:
         return None
 
 
+def content(path: str) -> bytes:
+    with open(path, "rb") as stream:
+        return stream.read()
+
+
 def write(path: str, content: Any) -> None:
     """Replace a JSON file, whole or not at all."""
+    replace(path, json.dumps(content).encode())
+
+
+def replace(path: str, content: bytes) -> None:
+    """Replace a file, whole or not at all."""
     unfinished = f"{path}.{os.getpid()}"
     try:
-        with open(unfinished, "w", encoding="utf-8") as stream:
-            json.dump(content, stream)
+        with open(unfinished, "wb") as stream:
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(unfinished, path)

@@ -39,6 +39,12 @@ _READY_SECONDS = 60.0
 _DRAIN_SECONDS = 30
 _MOST = 16  # signatures that are looked at
 _DOCUMENT = 1 << 20  # bytes of an answer
+_GOLDEN = "edgeml-golden"  # the id by which the server knows a request that is of no patient
+_PREDICTIONS = "edgeml_predictions"  # what metrics are called that say how often which prediction is given
+_SERVED = ("current", "previous", "trial")  # parts of a state that are containers
+_PARTS = {*_SERVED, "failed"}
+_CONTAINER = {"container", "image", "slot", "port", "memory_mb", "cpus"}
+_NET_ADMIN = 12  # the number of the capability
 _TABLE = """\
 table ip {table}
 delete table ip {table}
@@ -53,7 +59,7 @@ table ip {table} {{
   }}
   chain closed {{
     type filter hook input priority 0; policy accept;
-    iifname != "lo" tcp dport {{ {slots} }} ct status != dnat drop
+    iifname != "lo" tcp dport {{ {slots} }} ct status and dnat == 0 drop
   }}
 }}
 """
@@ -86,16 +92,25 @@ def deploy(root: str, question: dict[str, Any]) -> dict[str, Any]:
 
 
 def restore(root: str, question: dict[str, Any]) -> dict[str, Any]:
-    """Bring every site of this machine to what its state says: at start-up, and after whatever went wrong."""
-    found = {}
-    for path in sorted(glob.glob(os.path.join(root, "sites", "*", "state.json"))):
-        site = os.path.basename(os.path.dirname(path))
-        with _site(root, site) as folder:
-            state = _state(folder)
-            if state["current"]:
-                _settle(site, state, folder)
-            found[site] = _shown(state)
-    return {"sites": found}
+    """Bring every site of this machine to what its state says, after whatever went wrong."""
+    known = [site for site in sites(root) if os.path.exists(_file(os.path.join(root, "sites", site)))]
+    return {"sites": {site: bring_back(root, site) for site in known}}
+
+
+def sites(root: str) -> list[str]:
+    """The sites of this machine, by name, also those to which nothing was deployed yet."""
+    return sorted(os.path.basename(os.path.dirname(path)) for path in glob.glob(os.path.join(root, "sites", "*", "")))
+
+
+def bring_back(root: str, site: str) -> dict[str, Any]:
+    """Make true what a site's state says, and tell it. Raises Refused where it has none, a damaged one, or it fails."""
+    with _site(root, site) as folder:
+        if not os.path.exists(_file(folder)):
+            raise Refused("no-state", _file(folder))
+        state = _state(folder)
+        if state["current"]:
+            _settle(site, state, folder)
+        return _shown(state)
 
 
 def status(root: str, question: dict[str, Any]) -> dict[str, Any]:
@@ -106,7 +121,12 @@ def status(root: str, question: dict[str, Any]) -> dict[str, Any]:
     current = state["current"]
     ready = bool(current) and _is_ready(current["slot"])
     through = bool(current) and _is_ready(current["port"])
-    return {"ready": ready, "through": through, **_shown(state)}
+    return {
+        "ready": ready,
+        "through": through,
+        "predictions": _predictions(current["port"]) if through else "",
+        **_shown(state),
+    }
 
 
 def _tell(stage: str, **more: Any) -> None:
@@ -145,9 +165,14 @@ def _file(folder: str) -> str:
 def _state(folder: str) -> dict[str, Any]:
     path = _file(folder)
     state = rim.read(path)
-    if state is None and os.path.exists(path):
+    if state is None and not os.path.exists(path):
+        return {"version": 1, "current": None, "previous": None, "trial": None, "failed": None}
+    if not isinstance(state, dict) or state.get("version") != 1 or not state.keys() >= _PARTS:
         raise Refused("state", path)
-    return {"version": 1, "current": None, "previous": None, "trial": None, "failed": None, **(state or {})}
+    for served in (state[part] for part in _SERVED):
+        if served is not None and not (isinstance(served, dict) and served.keys() >= _CONTAINER):
+            raise Refused("state", path)
+    return state
 
 
 def _same(current: dict[str, Any], question: dict[str, Any]) -> bool:
@@ -286,10 +311,20 @@ def _is_ready(port: int) -> bool:
         return False
 
 
+def _predictions(port: int) -> str:
+    """What the server tells of its predictions, in full windows and never below k; empty where it tells nothing."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=3) as answer:
+            lines = answer.read(_DOCUMENT).decode("utf-8", "replace").splitlines()
+    except (OSError, ValueError):
+        return ""
+    return "\n".join(line for line in lines if line.startswith(_PREDICTIONS))
+
+
 def _wrong(port: int, golden: dict[str, Any]) -> str:
     """Ask the golden request; empty where the answer is the golden one, else what is wrong with it."""
     address = f"http://127.0.0.1:{port}/v2/models/{golden['model']}/infer"
-    body = json.dumps({"inputs": golden["inputs"]}).encode()
+    body = json.dumps({"id": _GOLDEN, "inputs": golden["inputs"]}).encode()
     request = urllib.request.Request(address, body, {"Content-Type": "application/json", "Connection": "close"})
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - http, on loopback
@@ -432,10 +467,16 @@ def _table(site: str) -> str:
 
 
 def _nft(rules: str) -> None:
-    command = ["nft", "-f", "-"] if os.geteuid() == 0 else ["sudo", "-n", "nft", "-f", "-"]
+    command = ["nft", "-f", "-"] if _may_lead() else ["sudo", "-n", "nft", "-f", "-"]
     try:
         done = subprocess.run(command, input=rules.encode(), capture_output=True)
     except FileNotFoundError as error:
         raise Refused("no-nftables", str(error.filename)) from None
     if done.returncode:
         raise Refused("nftables", done.stderr.decode("utf-8", "replace").strip()[:500])
+
+
+def _may_lead() -> bool:
+    """Whether this process may set rules by itself, as root and the unit at start-up may."""
+    found = re.search(r"^CapEff:\s*([0-9a-f]+)$", rim.text("/proc/self/status"), re.MULTILINE)
+    return found is not None and bool(int(found[1], 16) >> _NET_ADMIN & 1)

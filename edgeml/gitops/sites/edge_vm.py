@@ -83,7 +83,8 @@ def status(site: str, record: Record) -> Serving:
     target = _machine(site)
     answer = _asked(site, target, {"verb": "status", "folder": target.folder, "site": site}, lambda line: None)
     current = answer["current"] or {}
-    return Serving(current.get("image", ""), answer["through"], {key: answer[key] for key in ("previous", "failed")})
+    details = {key: answer[key] for key in ("previous", "failed")}
+    return Serving(current.get("image", ""), answer["through"], details, predictions=answer["predictions"])
 
 
 def restore(site: str) -> dict[str, Any]:

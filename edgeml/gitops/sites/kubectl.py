@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -40,6 +41,7 @@ class Cluster:
             if not getattr(where, key):
                 raise EdgemlError(f"site.{site}.{key} is empty; edgeml never takes the current one, name it")
         self.site, self.where = site, where
+        self._lost = False  # the lease, while it is held
         self._program = shutil.which("kubectl") or ""
         if not self._program:
             raise EdgemlError("kubectl is not installed here; install it, of the cluster's version or one beside it")
@@ -63,7 +65,12 @@ class Cluster:
         return found
 
     def apply(self, manifests: str) -> None:
-        """Make the objects as they are written, whoever changed them by hand meanwhile: Git has the last word."""
+        """Make the objects as they are written, whoever changed them by hand meanwhile: Git has the last word.
+
+        Raises Failed, also where the lease was lost and another deployment may be at work.
+        """
+        if self._lost:
+            raise Failed("this deployment lost its lease, and another may have begun")
         self.ask("apply", "--server-side", "--force-conflicts", f"--field-manager={MANAGER}", "--filename=-",
                  content=manifests)  # fmt: skip
 
@@ -81,22 +88,41 @@ class Cluster:
 
     @contextmanager
     def lease(self, say: Callable[[str], None]) -> Iterator[None]:
-        """One deployment of a site at a time, whatever machine it is called on; a second one waits."""
+        """One deployment of a site at a time, whatever machine it is called on and however long it takes; a second one
+        waits."""
         name, me = f"edgeml-{self.site}", f"{os.uname().nodename}-{uuid.uuid4().hex[:12]}"
         held = self._acquired(name, me, say)
+        self._lost, ended = False, threading.Event()
+        renewing = threading.Thread(target=self._renew, args=(held, ended), daemon=True)
+        renewing.start()
         try:
             yield
         finally:
+            ended.set()
+            renewing.join()
             held["spec"] |= {"holderIdentity": ""}
             try:
                 self.ask("replace", "--filename=-", content=json.dumps(held))
             except Failed:  # somebody has it by now, or it runs out by itself
                 say(f"the lease {name} could not be given back; it runs out in {LEASE_SECONDS} s")
 
+    def _renew(self, held: dict[str, Any], ended: threading.Event) -> None:
+        """Keep a lease until the end: who waits takes each new version of it for a sign of life."""
+        renewed = time.monotonic()
+        while not ended.wait(LEASE_SECONDS / 3):
+            held["spec"]["renewTime"] = _now()
+            try:
+                held |= json.loads(self.ask("replace", "--filename=-", "--output=json", content=json.dumps(held)))
+                renewed = time.monotonic()
+            except Failed as failed:  # the cluster may be away for a moment
+                if _is_taken(failed) or time.monotonic() > renewed + LEASE_SECONDS:
+                    self._lost = True
+                    return
+
     def _acquired(self, name: str, me: str, say: Callable[[str], None]) -> dict[str, Any]:
         seen, since = "", 0.0
         while True:
-            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+            now = _now()
             spec = {"holderIdentity": me, "leaseDurationSeconds": LEASE_SECONDS, "acquireTime": now, "renewTime": now}
             there = self.find("lease", name)
             wanted: dict[str, Any] = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": spec}
@@ -117,7 +143,7 @@ class Cluster:
                 )
                 return made
             except Failed as failed:
-                if not any(word in str(failed) for word in ("AlreadyExists", "Conflict", "has been modified")):
+                if not _is_taken(failed):
                     raise
 
     def _called(self, *arguments: str, content: str = "") -> str:
@@ -126,3 +152,12 @@ class Cluster:
             lines = [line.strip() for line in done.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
             raise Failed(lines[-1][:500] if lines else f"kubectl ended with {done.returncode}")
         return done.stdout.decode()
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _is_taken(failed: Failed) -> bool:
+    """Whether somebody else wrote an object first."""
+    return any(word in str(failed) for word in ("AlreadyExists", "Conflict", "has been modified"))

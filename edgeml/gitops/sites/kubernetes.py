@@ -47,11 +47,13 @@ def status(site: str, record: Record) -> Serving:
     cluster = _cluster(site)
     try:
         deployment, state = cluster.find("deployment", NAME), _state(cluster)
-        ready = deployment is not None and _is_whole(deployment) and _answers(cluster)
+        ready = deployment is not None and _is_whole(deployment) and _answers(cluster, "/v2/health/ready") is not None
+        metrics = _answers(cluster, "/metrics") if ready else None
     except Failed as failed:
         raise _unreachable(cluster, failed) from None
     image = deployment["spec"]["template"]["spec"]["containers"][0]["image"] if deployment else ""
-    return Serving(image, ready, {key: _shown(state[key]) for key in ("previous", "failed")})
+    details = {key: _shown(state[key]) for key in ("previous", "failed")}
+    return Serving(image, ready, details, predictions=metrics or "")
 
 
 def restore(site: str) -> dict[str, Any]:
@@ -136,7 +138,9 @@ def _wrong(cluster: Cluster, model: str, golden: Golden) -> str:
     from edgeml.image import golden as golden_request
 
     try:
-        outputs = json.loads(cluster.call(NAME, f"/v2/models/{model}/infer", {"inputs": golden.inputs}))["outputs"]
+        outputs = json.loads(
+            cluster.call(NAME, f"/v2/models/{model}/infer", {"id": golden_request.ID, "inputs": golden.inputs})
+        )["outputs"]
     except Failed as failed:
         return f"the golden request was not answered ({failed})"
     except (ValueError, KeyError, TypeError):
@@ -144,12 +148,12 @@ def _wrong(cluster: Cluster, model: str, golden: Golden) -> str:
     return "" if golden_request.equal(outputs, golden) else "the golden request got another answer"
 
 
-def _answers(cluster: Cluster) -> bool:
+def _answers(cluster: Cluster, path: str) -> str | None:
+    """What one of the pods says at a path; None where it says no."""
     try:
-        cluster.call(NAME, "/v2/health/ready")
+        return cluster.call(NAME, path)
     except Failed:
-        return False
-    return True
+        return None
 
 
 def _is_whole(deployment: dict[str, Any]) -> bool:
