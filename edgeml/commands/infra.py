@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
     for action in (apply, destroy):
         action.add_argument("--minutes", type=float, default=60, help="how long to wait (default: 60)")
-    apply.add_argument("--compute", default="edge-vm", help="compute target to write into edgeml.toml (default: edge-vm)")
+    apply.add_argument("--compute", default="edge-vm", help="target to write into edgeml.toml (default: edge-vm)")
     destroy.add_argument("--name", default="", help="the resource group's name, instead of being asked for it")
     destroy.add_argument("--private-rows", action="store_true", help="also the account in which the private rows lie")
     destroy.add_argument("--account", default="", help="with --private-rows: that account's name, the second time")

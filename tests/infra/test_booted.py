@@ -27,6 +27,7 @@ TOOLS = {"mmdebstrap": "mmdebstrap", "systemd-nspawn": "systemd-container", "nft
 TOOLS |= {"nsenter": "util-linux", "ssh": "openssh-client"}
 PACKAGES = "systemd,systemd-sysv,dbus,iproute2,busybox-static,e2fsprogs,openssh-server,ca-certificates,bubblewrap"
 PACKAGES += ",docker.io,nftables,python3,unattended-upgrades"
+HOME = "/root"  # of the machine
 VM, WORLD = "10.78.0.2", "10.78.0.1"
 SITE = 8181  # a site's port, which its container's follows
 SECONDS = 60  # for a boot, or for what a boot has to bring
@@ -172,7 +173,7 @@ def prepare(root: Path, folder: Path) -> None:
     script = bootstrap(values, ROOT / "infra/stack-hub/bootstrap.sh", [f"{WORLD}:443"])
     (root / "root/bootstrap.sh").write_text(script)
     # The stand-in: it says what it was asked, and fails the first time as a full disk would.
-    sysctl = 'echo "$*" >>/root/sysctl.said; [ "$(wc -l </root/sysctl.said)" -gt 1 ]'
+    sysctl = f'echo "$*" >>{HOME}/sysctl.said; [ "$(wc -l <{HOME}/sysctl.said)" -gt 1 ]'
     (root / "usr/sbin/sysctl").write_text(f"#!/bin/sh\n{sysctl}\n")
     (root / "usr/sbin/sysctl").chmod(0o755)
     tools = subprocess.run(["tar", "-C", root, "-c", "bin/busybox"], check=True, capture_output=True).stdout
@@ -181,7 +182,7 @@ def prepare(root: Path, folder: Path) -> None:
 
 def test_what_a_run_that_was_cut_short_left_the_next_one_does(machine: Machine) -> None:
     for expected, changed in ((1, None), (0, "nothing"), (0, "nothing")):
-        done = machine.run("sh", "/root/bootstrap.sh", check=False)
+        done = machine.run("sh", f"{HOME}/bootstrap.sh", check=False)
         assert done.returncode == expected, done.stderr
         assert changed is None or f"edgeml: changed: {changed}\n" in done.stderr
         assert changed is None or done.stdout.startswith("edgeml-host-key: ssh-ed25519 ")
@@ -211,7 +212,7 @@ def test_the_key_opens_it_to_one_user(machine: Machine) -> None:
 
 
 def test_a_container_answers_and_begins_nothing(machine: Machine) -> None:
-    machine.run("docker", "import", "/root/tools.tar", "tools")
+    machine.run("docker", "import", f"{HOME}/tools.tar", "tools")
     once = ["docker", "run", "--rm", "tools", "busybox"]
     web = ["docker", "run", "-d", "--name", "web", "--restart", "unless-stopped", "-p", "8080:8080", "tools", "busybox"]
     machine.run(*web, "sh", "-c", "trap exit TERM; busybox httpd -f -p 8080 & wait")
