@@ -27,6 +27,7 @@ HEX = re.compile(r"(?<![0-9a-fA-F])(?:(?:0x|\\x)?[0-9a-fA-F]{2}[ :,]?){8,}")
 PERCENT = re.compile(r"%[0-9A-Fa-f]{2}")
 ENTITY = re.compile(r"&(?:#\d{2,7}|#x[0-9a-fA-F]{2,6}|[A-Za-z]{2,30});")
 ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|x([0-9a-fA-F]{2})|([0-7]{3}))")
+HEX_FLOAT = re.compile(r"0x[0-9a-f]\.[0-9a-f]{1,32}p[+-]?\d{1,4}", re.IGNORECASE)
 UU = re.compile(r"^begin [0-7]{3,4} [^\n]*\n(.*?)^`?[ ]?\n?end", re.MULTILINE | re.DOTALL)
 QUOTED = re.compile(r"=(?:[0-9A-F]{2}|\r?\n)")
 BYTES = re.compile(r"(?:\d{1,3}[,;\s]\s*){12,}\d{1,3}")
@@ -148,6 +149,19 @@ def _escapes(text: str, _: object) -> Iterator[str]:
         yield from _changed(text, ESCAPE.sub(letter, text))
 
 
+def _hex_floats(text: str, _: object) -> Iterator[str]:
+    """Numbers as C's `%a` and Python's `float.hex` write them."""
+
+    def number(match: re.Match[str]) -> str:
+        try:
+            return repr(float.fromhex(match[0]))
+        except OverflowError:
+            return match[0]
+
+    if HEX_FLOAT.search(text):
+        yield from _changed(text, HEX_FLOAT.sub(number, text))
+
+
 def _quoted(text: str, letters: spans.Letters | None) -> Iterator[str]:
     """Quoted-printable, in which every `=` is an escape; of lines with others, as `step=12 loss=0.5`, only the words
     with escapes, or a log would be compared twice."""
@@ -193,6 +207,7 @@ WAYS: tuple[tuple[str, Way], ...] = (
     ("URL escapes", _percent),
     ("HTML entities", _entities),
     ("escapes", _escapes),
+    ("hexadecimal floats", _hex_floats),
     ("quoted-printable", _quoted),
     ("uuencode", _uu),
     ("look-alike letters", _look),
