@@ -247,7 +247,7 @@ def test_without_an_app_the_model_is_exported_and_said_not_to_be_deployed(site: 
     first = file.read_bytes()
     with zipfile.ZipFile(file) as archive:
         files = {name: archive.read(name) for name in archive.namelist()}
-    model = {f"model/{name}" for name in ("model.onnx", "signature.json", "lineage.json")}
+    model = {f"model/{name}" for name in ("model.onnx", "signature.json", "lineage.json", "curves.json")}
     assert set(files) == {"README.md", "golden.json", "manifest.json", *model}
     assert b"**Nothing is deployed.**" in files["README.md"]
     manifest = json.loads(files["manifest.json"])

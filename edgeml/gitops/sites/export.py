@@ -37,6 +37,7 @@ was verified, and this is what it holds of the model.
 |---|---|
 | `model/model.onnx` | the model, for ONNX Runtime in any of those languages that your stamp has |
 | `model/signature.json` | its columns, types and outputs |
+| `model/curves.json` | how its predictions were spread over the test rows, against which drift is seen |
 | `golden.json` | a request with its answer: `inputs` as tensors, `rows` as a table, `outputs` within `tolerance` |
 | `manifest.json` | where it comes from, and the SHA-256 of each file above |
 
