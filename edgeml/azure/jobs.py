@@ -147,15 +147,16 @@ def find(workspace: Workspace, name: str) -> Job | None:
 
 
 def _create(workspace: Workspace, plan: Plan, name: str, compute: str, instance_type: str) -> Submitted:
-    computed = _compute(workspace, compute)
-    store = Store(workspace, CLOUD_STORE)
-    for reference in sorted({e for step in plan.graph.steps.values() if isinstance(e := step.environment, str)}):
-        environments.ensure(workspace, reference, store)
     different = {snapshot.fingerprint: snapshot for snapshot in plan.snapshots.values() if snapshot.files}
-    with ThreadPoolExecutor(AT_ONCE) as pool:  # each is a chain of small requests that wait for one another
-        uploads = pool.map(lambda one: code.upload(workspace, one), different.values())
-        import_sdk()  # two seconds, in which the uploads wait for the network
-        codes = dict(zip(different, uploads, strict=True))
+    with ThreadPoolExecutor(AT_ONCE + 1) as pool:
+        sdk = pool.submit(import_sdk)  # two seconds of the processor, in which all else waits for the network
+        computed = _compute(workspace, compute)
+        store = Store(workspace, CLOUD_STORE)
+        for reference in sorted({e for step in plan.graph.steps.values() if isinstance(e := step.environment, str)}):
+            environments.ensure(workspace, reference, store)
+        # Each is a chain of small requests that wait for one another.
+        codes = dict(zip(different, pool.map(lambda one: code.upload(workspace, one), different.values()), strict=True))
+        sdk.result()
     by_step = {step: codes[snap.fingerprint] for step, snap in plan.snapshots.items() if snap.files}
     uploaded = stage.Uploaded(by_step, {path: _upload_input(store, path) for path in stage.local_inputs(plan)})
     with tempfile.TemporaryDirectory(prefix="edgeml-") as folder, silence():
