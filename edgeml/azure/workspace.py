@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from edgeml.azure.arm import Arm, pause_of
-from edgeml.azure.explain import is_missing
 from edgeml.errors import EdgemlError
 
 if TYPE_CHECKING:
@@ -89,14 +88,7 @@ class Workspace(Arm):
 
     def find(self, path: str) -> Any:
         """The JSON of a resource below the workspace; None where it is not there."""
-        from azure.core.exceptions import HttpResponseError
-
-        try:
-            return self.request("GET", path).json()
-        except HttpResponseError as error:
-            if is_missing(error):
-                return None
-            raise
+        return self.look(f"{self.id}/{path}", API_VERSION)
 
     def _finished(self, operation: str) -> HttpResponse:
         import time

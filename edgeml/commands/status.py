@@ -11,7 +11,6 @@ from edgeml.errors import EdgemlError
 if TYPE_CHECKING:
     import argparse
 
-EXPORTED = "exported"
 HELP = """Show what each site should run, by its record in this checkout, what it runs, and whether its predictions
 drift from those of the model's test rows.
 
@@ -34,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     from edgeml import settings
+    from edgeml.gitops import deploy
 
     sites = [args.site] if args.site else settings.load().sites.order
     if not sites:
@@ -42,7 +42,7 @@ def execute(args: argparse.Namespace) -> int:
     if args.issue:
         from edgeml.gitops import watch
 
-        seen = [each for each in told if each["state"] != EXPORTED]
+        seen = [each for each in told if each["state"] != deploy.EXPORTED]
         watch.tell(seen, lambda line: print(f"edgeml: {line}", file=sys.stderr))
     if args.json:
         print(json.dumps({"version": 1, "sites": told}, indent=2))
@@ -53,7 +53,7 @@ def execute(args: argparse.Namespace) -> int:
             for name in ("wanted", "running"):
                 print(f"{'':<{width}}    {name:<8} {each[name] or 'nothing'}")
             print(f"{'':<{width}}    {'drift':<8} {_words(each['drift'])}")
-    return 0 if all(each["state"] in ("in step", EXPORTED) for each in told) else 1
+    return 0 if all(each["state"] in ("in step", deploy.EXPORTED) for each in told) else 1
 
 
 def _look(site: str) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def _look(site: str) -> dict[str, Any]:
         unknown = drift.Drift(drift.UNKNOWN, "the site was not asked")._asdict()
         return {"site": site, "state": "unknown", "wanted": "", "running": "", "details": {}, "drift": unknown}
     if serving.exported:
-        state = EXPORTED
+        state = deploy.EXPORTED
     elif serving.image != record.image:
         state = "differs" if serving.image else "nothing runs"
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from edgeml.cli import main
 from edgeml.image import golden, oci, packaging, runtime, signature, verification
 from edgeml.image.remote import Remote
 from tests.azure.server import Cloud
@@ -26,6 +28,7 @@ from tests.release_builder import run_folder
 
 ROOT = Path(__file__).parents[2]
 MODEL = "breast-cancer"
+NOW = "{health_seconds: 0}"
 
 
 @dataclass(frozen=True)
@@ -181,3 +184,28 @@ def in_azure(
     yield azure_once
     assert azure_once.service.wrong == [], "a body that the service's own models do not have"
     assert azure_once.cloud.strangers == [], "something outside of the loopback cloud was asked for"
+
+
+class AzureSite:
+    """A project with one site in the loopback Azure, and `edgeml` as users call it. Kinds add what they look at."""
+
+    name: str
+    kind: str
+
+    def __init__(self, world: InAzure, released: Released, capsys: pytest.CaptureFixture[str]) -> None:
+        self.world, self.released, self.capsys = world, released, capsys
+        self.first, self.second = released.first, released.second
+
+    def edgeml(self, *arguments: str, json_too: bool = True) -> tuple[int, Any, str]:
+        self.capsys.readouterr()
+        code = main([*arguments, *(["--json"] if json_too else [])])
+        said = self.capsys.readouterr()
+        return code, json.loads(said.out or "{}") if json_too else said.out, said.err
+
+    def wants(self, packaged: packaging.Packaged, rollout: str = NOW) -> None:
+        record = self.released.record(self.name, self.kind, packaged, rollout)
+        Path(f"deployments/{self.name}.yml").write_text(record)
+
+    def deploy(self, packaged: packaging.Packaged, rollout: str = NOW) -> tuple[int, Any, str]:
+        self.wants(packaged, rollout)
+        return self.edgeml("deploy", self.name, "--ungated")

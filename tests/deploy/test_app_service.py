@@ -11,44 +11,29 @@ from typing import Any
 import pytest
 
 from edgeml.azure.arm import Arm
-from edgeml.cli import main
 from edgeml.gitops import deploy as deployments
 from edgeml.gitops import gate, remote, running
 from edgeml.gitops import record as records
-from edgeml.image.packaging import Packaged
 from tests.azure.web import PROVIDER, App, Place
-from tests.deploy.conftest import InAzure
+from tests.deploy.conftest import AzureSite, InAzure
 from tests.images import Released
 
 SITE, NAME = "portal", "cancer"
-NOW = "{health_seconds: 0}"
 
 
-class Site:
+class Site(AzureSite):
     """A project whose site is a web app of the loopback Azure."""
 
+    name, kind = SITE, "app-service"
+
     def __init__(self, world: InAzure, released: Released, capsys: pytest.CaptureFixture[str]) -> None:
-        self.world, self.released, self.capsys = world, released, capsys
+        super().__init__(world, released, capsys)
         self.azure = world.service.state.web
         self.azure.servers = world.servers
-        self.first, self.second = released.first, released.second
 
     @property
     def app(self) -> App:
         return self.azure.apps[NAME]
-
-    def edgeml(self, *arguments: str, json_too: bool = True) -> tuple[int, Any, str]:
-        self.capsys.readouterr()
-        code = main([*arguments, *(["--json"] if json_too else [])])
-        said = self.capsys.readouterr()
-        return code, json.loads(said.out or "{}") if json_too else said.out, said.err
-
-    def wants(self, packaged: Packaged, rollout: str = NOW) -> None:
-        Path(f"deployments/{SITE}.yml").write_text(self.released.record(SITE, "app-service", packaged, rollout))
-
-    def deploy(self, packaged: Packaged, rollout: str = NOW) -> tuple[int, Any, str]:
-        self.wants(packaged, rollout)
-        return self.edgeml("deploy", SITE, "--ungated")
 
     def held(self) -> tuple[str, str]:
         """What callers get, and what the slot holds."""

@@ -10,38 +10,23 @@ from typing import Any
 import pytest
 
 from edgeml.azure.arm import Arm
-from edgeml.cli import main
-from edgeml.image.packaging import Packaged
 from tests.azure import loop
 from tests.azure.server import BEFORE, Request, refusal
-from tests.deploy.conftest import InAzure
+from tests.deploy.conftest import AzureSite, InAzure
 from tests.images import Released
 
 SITE, NAME = "cloud", "cancer"
-NOW = "{health_seconds: 0}"
 
 
-class Site:
+class Site(AzureSite):
     """A project whose site is an endpoint of the loopback Azure."""
 
+    name, kind = SITE, "azureml-online"
+
     def __init__(self, world: InAzure, released: Released, capsys: pytest.CaptureFixture[str]) -> None:
-        self.world, self.released, self.capsys = world, released, capsys
+        super().__init__(world, released, capsys)
         self.azure = world.service.state.online
         self.azure.servers = world.servers
-        self.first, self.second = released.first, released.second
-
-    def edgeml(self, *arguments: str) -> tuple[int, dict[str, Any], str]:
-        self.capsys.readouterr()
-        code = main([*arguments, "--json"])
-        said = self.capsys.readouterr()
-        return code, json.loads(said.out or "{}"), said.err
-
-    def wants(self, packaged: Packaged, rollout: str = NOW) -> None:
-        Path(f"deployments/{SITE}.yml").write_text(self.released.record(SITE, "azureml-online", packaged, rollout))
-
-    def deploy(self, packaged: Packaged, rollout: str = NOW) -> tuple[int, dict[str, Any], str]:
-        self.wants(packaged, rollout)
-        return self.edgeml("deploy", SITE, "--ungated")
 
     def serves(self) -> str:
         """The image that all traffic goes to; empty for none."""

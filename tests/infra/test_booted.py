@@ -147,10 +147,10 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         stack.callback(world.kill)
         assert world.stdout is not None
         world.stdout.readline()
-        made = Machine(root, world)
-        stack.callback(made.off)
-        made.boot()
-        yield made
+        booted = Machine(root, world)
+        stack.callback(booted.off)
+        booted.boot()
+        yield booted
 
 
 def prepare(root: Path, folder: Path) -> None:
