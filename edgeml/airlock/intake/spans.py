@@ -53,9 +53,8 @@ class Letters:
         """
         import numpy as np
 
-        inside = np.zeros(len(self.raw) // 8 * 8 + 24, dtype=bool)
-        inside[8 : 8 + len(self.raw)] = self.among(kind)
-        start, end = runs(inside.view(np.uint64) == _EIGHT)
+        inside = self._padded(kind)
+        start, end = runs(_full(inside))
         some = np.flatnonzero(end - start >= (least - 7) // 8)
         start, end = start[some] * 8 + 8, end[some] * 8 + 8
         eight = np.arange(8)
@@ -69,7 +68,8 @@ class Letters:
         import numpy as np
 
         indented = self._indented()
-        start, end = runs(self._edged(BASE64, None if indented else self._in_base64()))
+        inside = self._padded(BASE64)
+        start, end = runs(self._edged(inside, None if indented else self._in_base64(inside)))
         length, after = end - start, self._at(end)
         gap = np.append(start[1:], end[-1:]) - end
         link = (length % 4 == 0) & (((after == 10) & (gap == 1)) | ((after == 13) & (gap == 2)))
@@ -103,7 +103,7 @@ class Letters:
         """Pairs of hexadecimal digits, together or with marks between, that decode to something."""
         import numpy as np
 
-        start, end = runs(self._edged(HEX, self._around(self._full(HEXES), 1)))
+        start, end = runs(self._edged(self._padded(HEX), _around(_full(self._padded(HEXES)), 1)))
         length, after = end - start, self._at(end)
         gap = np.append(start[1:], end[-1:] + 9) - end
         crossed = (gap <= 3) & (np.append(self.raw.take(start[1:] - 1), 0)[: len(gap)] == 120)
@@ -164,36 +164,23 @@ class Letters:
         kept = zip(first[order].tolist(), last[order].tolist(), strict=True)
         return b"".join([self._data[start:end] for start, end in kept]).decode("ascii")
 
-    def _edged(self, kind: int, eights: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
-        """Which letters are of an alphabet; one that is not before the first and after the last.
-
-        Of `eights`, if they are given, those of others than these eight letters are left out.
-        """
+    def _padded(self, kind: int) -> NDArray[np.bool_]:
+        """Which letters are of an alphabet, with eight before and up to sixteen behind them that are not."""
         import numpy as np
 
-        inside = np.zeros(len(self.raw) // 8 * 8 + 16, dtype=bool)
+        inside = np.zeros(len(self.raw) // 8 * 8 + 24, dtype=bool)
         inside[8 : 8 + len(self.raw)] = self.among(kind)
+        return inside
+
+    def _edged(self, inside: NDArray[np.bool_], eights: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+        """`inside` with one that is not before the first and after the last letter; without those of other `eights`."""
+        import numpy as np
+
         if eights is not None:
-            inside[8:].view(np.uint64)[~eights] = 0
+            inside.view(np.uint64)[~eights] = 0
         return inside[7 : 9 + len(self.raw)]
 
-    def _full(self, kind: int) -> NDArray[np.bool_]:
-        """Which eight letters, from each eighth on, are all of an alphabet: a stretch of 15 has eight such."""
-        import numpy as np
-
-        inside = np.zeros(len(self.raw) // 8 * 8 + 8, dtype=bool)
-        inside[: len(self.raw)] = self.among(kind)
-        return np.asarray(inside.view(np.uint64) == _EIGHT)
-
-    def _around(self, eights: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
-        """These and so many before and behind them: where a stretch ends that fills them."""
-        wide = eights.copy()
-        for step in range(1, reach + 1):
-            wide[step:] |= eights[:-step]
-            wide[:-step] |= eights[step:]
-        return wide
-
-    def _in_base64(self) -> NDArray[np.bool_]:
+    def _in_base64(self, inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Which eight letters can be of words that are 16 letters long or go on behind a line's end.
 
         Shorter words that end or begin a line have at most 14 letters, unless they fill eight, so they reach no
@@ -201,9 +188,9 @@ class Letters:
         """
         import numpy as np
 
-        ends = np.zeros(len(self.raw) // 8 * 8 + 8, dtype=bool)
-        ends[: len(self.raw)] = self.raw == 10
-        return self._around(self._full(BASE64), 1) | self._around(ends.view(np.uint64) != 0, 3)
+        ends = np.zeros(len(inside), dtype=bool)
+        np.equal(self.raw, 10, out=ends[8 : 8 + len(self.raw)])
+        return _around(_full(inside), 1) | _around(ends.view(np.uint64) != 0, 3)
 
     def _indented(self) -> bool:
         """Whether a line begins with a space or tab."""
@@ -212,6 +199,22 @@ class Letters:
     def _at(self, place: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The letters at places, of which some may lie behind the end."""
         return self.raw.take(place, mode="clip")
+
+
+def _full(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which eight letters, from each eighth on, are all of an alphabet: a stretch of 15 has eight such."""
+    import numpy as np
+
+    return np.asarray(inside.view(np.uint64) == _EIGHT)
+
+
+def _around(eights: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
+    """These and so many before and behind them: where a stretch ends that fills them."""
+    wide = eights.copy()
+    for step in range(1, reach + 1):
+        wide[step:] |= eights[:-step]
+        wide[:-step] |= eights[step:]
+    return wide
 
 
 def runs(edged: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
