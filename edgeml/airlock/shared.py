@@ -66,16 +66,18 @@ def _copy(
 ) -> Iterator[Callable[[], Iterator[tuple[int, Buffers]]]]:
     """A copy of this process at work; what it found is asked for once the queue is empty."""
     memory = os.memfd_create("edgeml")
-    copy = 0
+    copy: int | None = None
     try:
-        copy = os.fork()
+        copy = _forked()
         if copy == 0:
             _work(queue, memory, work, packed)
 
         def theirs() -> Iterator[tuple[int, Buffers]]:
             nonlocal copy
+            if copy is None:
+                return
             _, status = os.waitpid(copy, 0)
-            copy = 0
+            copy = None
             if status == 0:
                 yield from _read(memory)
 
@@ -85,6 +87,14 @@ def _copy(
             os.kill(copy, signal.SIGKILL)
             os.waitpid(copy, 0)
         os.close(memory)
+
+
+def _forked() -> int | None:
+    """The copy's process, 0 in the copy itself; None where there may be no more processes."""
+    try:
+        return os.fork()
+    except OSError:
+        return None
 
 
 def _work(queue: int, memory: int, work: Callable[[int], Found], packed: Callable[[Found], Buffers]) -> None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import random
+import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from edgeml.airlock import disclosure, shared
 from edgeml.airlock.evidence import near
 from edgeml.airlock.evidence.corpus import distinct
-from edgeml.airlock.evidence.tokens import encoded, tokens, words_of
+from edgeml.airlock.evidence.tokens import Tokens, encoded, tokens, words_of
 from edgeml.airlock.finding import Artifact
-from edgeml.airlock.intake import decodings, json_views, spans, views
+from edgeml.airlock.intake import alike, decodings, json_views, spans, views
 from tests.airlock.private_table import NUMBERS, log, private, table
 
 SECRET = "Margaret O'Neill 17.993 10,381 122.81 é"
@@ -45,7 +49,7 @@ DRESSES: list[Callable[[bytes, random.Random], str]] = [
 ]
 
 
-def _mixed(chance: random.Random) -> str:
+def _mixed(chance: random.Random, marks: list[str] = MARKS) -> str:
     """A text of pieces that are encoded in many ways, of what is text and of what is not."""
     parts = []
     for _ in range(chance.randint(5, 25)):
@@ -54,23 +58,121 @@ def _mixed(chance: random.Random) -> str:
             data = chance.randbytes(chance.randint(4, 120))
         elif chance.random() < 0.1:
             data = data.decode("utf-8", "replace").encode("utf-16")
-        parts += [chance.choice(DRESSES)(data, chance), chance.choice(MARKS)]
+        parts += [chance.choice(DRESSES)(data, chance), chance.choice(marks)]
     text = "".join(parts)
     return text if chance.random() < 0.4 else text.encode("ascii", "ignore").decode()
 
 
+@pytest.mark.parametrize("marks", [MARKS, [mark for mark in MARKS if mark != "\n  "], ["\n", "\r\n", " "]])
 @pytest.mark.parametrize("seed", range(4))
-def test_spans_hold_all_that_the_patterns_find_in_the_whole_text(seed: int) -> None:
+def test_spans_hold_all_that_the_patterns_find_in_the_whole_text(seed: int, marks: list[str]) -> None:
     chance, found = random.Random(seed), 0
-    for _ in range(60):
-        text = _mixed(chance)
+    for _ in range(40):
+        text = _mixed(chance, marks)
         letters = spans.Letters(text)
         for name, way in decodings.WAYS:
             if name != "quoted-printable":
                 expected = list(way(text, None))
                 assert list(way(text, letters)) == expected, (name, text)
                 found += len(expected)
-    assert found > 200
+    assert found > 130
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_copy_of_the_process_finds_what_this_one_finds(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = random.Random(seed)
+    text = "\n".join([_mixed(chance) for _ in range(60)] + [log(200), "0,5 1,25", "7% null \U0001d7d9\udcff"])
+    data = encoded(text)
+    monkeypatch.setattr("edgeml.airlock.evidence.tokens.CHUNK", 1 << 10)
+    plain = tokens(data), list(decodings.of(text))
+    monkeypatch.setattr(shared, "LEAST", 0)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    forks = []
+    monkeypatch.setattr(os, "fork", _counted(os.fork, forks))
+    fast = tokens(data), list(decodings.of(text))
+    assert len(forks) == 2
+    assert fast[1] == plain[1] and len(plain[1]) > 20
+    assert len(fast[0].others) == 2
+    for mine, theirs in zip(_arrays(fast[0]), _arrays(plain[0]), strict=True):
+        assert mine.dtype == theirs.dtype
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def _counted(work: Callable[[], int], calls: list[int]) -> Callable[[], int]:
+    def counted() -> int:
+        calls.append(1)
+        return work()
+
+    return counted
+
+
+def _arrays(found: Tokens) -> list[np.ndarray]:
+    return [*found.words, *found.numbers, *(part for other in found.others for part in other), found.lines]
+
+
+@pytest.mark.parametrize("fault", ["dies", "fails", "is refused"])
+def test_what_the_copy_does_not_bring_back_is_done_here(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = os.getpid()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+
+    def work(job: int) -> bytes:
+        if os.getpid() != here:
+            if fault == "dies":
+                os._exit(3)
+            raise ValueError("a private value")
+        time.sleep(0.02)
+        return bytes([job])
+
+    def refused() -> int:
+        raise OSError("no process is left")
+
+    if fault == "is refused":
+        monkeypatch.setattr(os, "fork", refused)
+    found = shared.shared(9, work, lambda one: [one], lambda parts: bytes(parts[0]), shared.LEAST)
+    assert found == [bytes([job]) for job in range(9)]
+    with pytest.raises(ValueError):
+        shared.shared(9, lambda _: int("x"), lambda _: [], lambda _: 0, shared.LEAST)
+
+
+KEYS = ["epoch", "loss", "count", "max_glucose", "f1", "total", "dof", "roc", "predictions", "confusion", "note", "a 7"]
+PRINTED = ["0", "7", "3.0", "-0.25", "1e-05", "12345", "0.000", "NaN", "true", '"n 12"', "null"]
+
+
+def _document(chance: random.Random, depth: int = 2) -> str:
+    if depth and chance.random() < 0.5:
+        parts = [f'"{key}": {_document(chance, depth - 1)}' for key in chance.sample(KEYS, chance.randint(0, 3))]
+        return f"{{{', '.join(parts)}}}"
+    if depth and chance.random() < 0.4:
+        return f"[{', '.join(_document(chance, depth - 1) for _ in range(chance.choice([0, 2, 60, 150])))}]"
+    return chance.choice(PRINTED)
+
+
+def test_lines_of_one_form_are_judged_as_each_of_them_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other numbers in the same places, among them some that are no JSON; and as many lines as rows or not."""
+    opened, chance, told, shorter = private(table(300), tmp_path), random.Random(9), 0, 0
+    shortened = alike.shortened
+
+    def counted(text: str, silent: Callable[[str], bool | None]) -> str:
+        nonlocal shorter
+        found = shortened(text, silent)
+        shorter += len(found) < len(text)
+        return found
+
+    monkeypatch.setattr(alike, "LEAST", 0)
+    for _ in range(40):
+        forms = [f'{{"step": {_document(chance)}}}' for _ in range(chance.randint(1, 4))]
+        lines = [re.sub(r"(?<=[ \[])[37](?=[,\]}])", lambda _: str(chance.randint(0, 99)), one) for one in forms * 75]
+        if chance.random() < 0.3:
+            lines[chance.randrange(len(lines))] = chance.choice(
+                ['{"a": 07}', '{"a": 1.}', "[1,", "]", "5", '{"a": -0}']
+            )
+        artifact = Artifact("run.jsonl", "json", "\n".join(lines).encode())
+        monkeypatch.setattr(alike, "shortened", lambda text, _: text)
+        plain = disclosure.check([artifact], opened)
+        monkeypatch.setattr(alike, "shortened", counted)
+        assert disclosure.check([artifact], opened) == plain
+        told += bool(plain)
+    assert told > 10 and shorter > 10
 
 
 def test_of_lines_that_are_not_quoted_printable_only_words_with_escapes_are_decoded() -> None:
