@@ -26,13 +26,14 @@ SECRET = "Margaret O'Neill 17.993 10,381 122.81 é"
 MARKS = ["\n", " ", ",", "; ", ".", "\r\n", "-", "=", "\n  ", ":", "x", "", "é", "\x0c"]
 
 
-def _lines(text: str, width: int) -> str:
-    return "\n".join(text[at : at + width] for at in range(0, len(text), width))
+def _lines(text: str, width: int, end: str = "\n") -> str:
+    return end.join(text[at : at + width] for at in range(0, len(text), width))
 
 
 DRESSES: list[Callable[[bytes, random.Random], str]] = [
     lambda data, _: base64.b64encode(data).decode(),
     lambda data, chance: _lines(base64.b64encode(data * 3).decode(), chance.choice([4, 8, 12, 76])),
+    lambda data, chance: _lines(base64.b64encode(data).decode(), chance.choice([4, 8, 12]), "\r\n"),
     lambda data, _: base64.urlsafe_b64encode(data).decode().rstrip("="),
     lambda data, chance: data.hex(chance.choice([" ", ":", ","])),
     lambda data, _: data.hex(),
@@ -159,7 +160,7 @@ def test_lines_of_one_form_are_judged_as_each_of_them_is(tmp_path: Path, monkeyp
         return found
 
     monkeypatch.setattr(alike, "LEAST", 0)
-    for _ in range(40):
+    for _ in range(25):
         forms = [f'{{"step": {_document(chance)}}}' for _ in range(chance.randint(1, 4))]
         lines = [re.sub(r"(?<=[ \[])[37](?=[,\]}])", lambda _: str(chance.randint(0, 99)), one) for one in forms * 75]
         if chance.random() < 0.3:
@@ -172,7 +173,7 @@ def test_lines_of_one_form_are_judged_as_each_of_them_is(tmp_path: Path, monkeyp
         monkeypatch.setattr(alike, "shortened", counted)
         assert disclosure.check([artifact], opened) == plain
         told += bool(plain)
-    assert told > 10 and shorter > 10
+    assert told > 5 and shorter > 5
 
 
 def test_of_lines_that_are_not_quoted_printable_only_words_with_escapes_are_decoded() -> None:

@@ -183,14 +183,14 @@ class Letters:
     def _in_base64(self, inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Which eight letters can be of words that are 16 letters long or go on behind a line's end.
 
-        Shorter words that end or begin a line have at most 14 letters, unless they fill eight, so they reach no
-        further than three eights beside the line's end.
+        Other words that end or begin a line have no eight letters of their own, so they and a carriage return reach
+        no further than two eights beside the line's end.
         """
         import numpy as np
 
         ends = np.zeros(len(inside), dtype=bool)
         np.equal(self.raw, 10, out=ends[8 : 8 + len(self.raw)])
-        return _around(_full(inside), 1) | _around(ends.view(np.uint64) != 0, 3)
+        return _around(_full(inside), 1) | _around(ends.view(np.uint64) != 0, 2)
 
     def _indented(self) -> bool:
         """Whether a line begins with a space or tab."""
