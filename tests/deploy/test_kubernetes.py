@@ -313,6 +313,9 @@ HOST = [{"name": "host", "hostPath": {"path": "/"}}]
     [
         ("replace", f"{POD}/automountServiceAccountToken", True, "gives up no token"),
         ("replace", "/spec/strategy/rollingUpdate/maxUnavailable", 1, "gives up maxUnavailable"),
+        ("replace", f"{POD}/containers/0/readinessProbe/httpGet/path", "/", "gives up its readiness probe"),
+        ("remove", f"{POD}/containers/0/env", None, "gives up 5 s of waiting before the end"),
+        ("replace", f"{POD}/terminationGracePeriodSeconds", 30, "gives up the time to end"),
         ("add", f"{POD}/hostNetwork", True, "gives up no namespace of the node"),
         ("add", f"{POD}/containers/0/securityContext/privileged", True, "gives up no privilege"),
         ("remove", f"{POD}/securityContext", None, "lacks what the base has"),
