@@ -186,6 +186,8 @@ def in_azure(
     azure_once.service.reset()
     yield azure_once
     assert azure_once.service.wrong == [], "a body that the service's own models do not have"
+    golden_requests = [each for each in azure_once.cloud.requests if each.path == "/score"]
+    assert all(each.json()["id"] == golden.ID for each in golden_requests), "counted as a prediction of a patient"
     assert azure_once.cloud.strangers == [], "something outside of the loopback cloud was asked for"
 
 
