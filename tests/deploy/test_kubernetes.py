@@ -120,6 +120,23 @@ def test_a_cluster_that_admits_what_nobody_signed_gets_nothing_unless_the_record
 
 
 @pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (": unsigned\n  image x\nno key", "unsigned image x no key"),
+        (" without explanation", "without explanation"),
+        (": ", "no reason given"),
+    ],
+)
+def test_a_denial_is_told_however_a_webhook_words_it(
+    site: Site, said: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = f'Error from server: error when creating "STDIN": admission webhook "p.example" denied the request{said}'
+    refused = kubectl.Failed("last line", whole)
+    monkeypatch.setattr(kubectl.Cluster, "ask", lambda *_, **__: (_ for _ in ()).throw(refused))
+    assert kubernetes._cluster(SITE).denial("{}") == reason
+
+
+@pytest.mark.parametrize(
     ("case", "words"),
     [
         ("another-key", "denies the signed image .*signature key validation failed.*prints one"),

@@ -30,7 +30,7 @@ LEASE_SECONDS = 900  # a deployment that was killed keeps the next one waiting f
 PAUSE = 2.0
 
 
-_DENIED = re.compile(r"admission webhook .*? denied the request: *(.*)", re.DOTALL)
+_DENIED = re.compile(r"admission webhook \S+ denied the request\W*(.*)", re.DOTALL)
 
 
 class Failed(Exception):  # noqa: N818 - an answer
