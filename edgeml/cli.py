@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from edgeml import __version__
-from edgeml.errors import EdgemlError
+from edgeml.errors import EdgemlError, nearest
 
 if TYPE_CHECKING:
     import argparse
@@ -67,7 +67,9 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     verb = args[0]
     if verb not in VERBS:
-        return fail(f"'{verb}' is not a verb of edgeml{_nearest(verb)}; `edgeml --help` lists them", 2)
+        near = nearest(verb, VERBS)
+        hint = f"; did you mean '{near}'?" if near else ""
+        return fail(f"'{verb}' is not a verb of edgeml{hint}; `edgeml --help` lists them", 2)
     try:
         command = import_module(f"edgeml.commands.{verb}")
         return int(command.execute(parser_of(verb, command).parse_args(args[1:])))
@@ -133,10 +135,3 @@ def explain(error: OSError) -> str:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"no permission to write or read{where}; check who owns it"
     return f"{error.strerror or error}{where} (EDGEML_DEBUG=1 shows where)"
-
-
-def _nearest(verb: str) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(verb, VERBS, n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""
