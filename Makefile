@@ -103,13 +103,14 @@ $(VENV)/.runtime: $(VENV)/.installer requirements/runtime.lock pyproject.toml
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime requirements/dev.lock
-	@# Compiled at once: where Python may not write bytecode, every process of a test would compile MLflow anew.
-	@$(call install,requirements/dev.lock,--compile-bytecode)
-	@$(BIN)/python -m compileall -q edgeml
+	@$(call install,requirements/dev.lock)
+	@# Compiled at once: where Python may not write bytecode, every process of a test would compile MLflow anew. (uv's
+	@# own way compiles only what it has just installed, so not the packages of the runtime.)
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib edgeml
 	@touch $@
 
 define install
-{ UV_COMPILE_BYTECODE_TIMEOUT=600 $(BIN)/uv pip install --quiet $(2) --python $(BIN)/python --require-hashes -r $(1) 2>/dev/null \
+{ $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r $(1) 2>/dev/null \
 	|| $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(1); } \
 && $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e . \
 || { echo "edgeml: the locked packages could not be installed, see above; check network and disk and call make again" >&2; exit 1; }
