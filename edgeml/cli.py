@@ -7,6 +7,7 @@ what `edgeml report` needs. A verb's module has `HELP`, `EXAMPLES`, `add_argumen
 
 from __future__ import annotations
 
+import atexit
 import errno
 import gc
 import os
@@ -58,6 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one verb and return the process's exit code (0 done, 1 failed or refused, 2 not started)."""
     # What a command imports stays to its end: to look through it again and again is a fifth of the SDK's import.
     gc.set_threshold(COLLECT_AFTER)
+    atexit.register(gc.freeze)  # and what dies with the process need not be looked through at its end
     args = sys.argv[1:] if argv is None else argv
     if not args or args[0] in ("-h", "--help", "help"):
         print(overview())
