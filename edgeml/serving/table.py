@@ -22,7 +22,7 @@ import numpy as np
 from msgspec import UNSET, Raw, UnsetType
 
 from edgeml.serving import cells
-from edgeml.serving.model import Feed, Model
+from edgeml.serving.model import Feed, Model, Question
 from edgeml.serving.refusal import Refusal
 from edgeml.serving.signature import Column
 
@@ -72,15 +72,21 @@ class Table:
         self._outputs = [tensor.name for tensor in model.signature.outputs]
         self._known: dict[bytes, tuple[list[str], msgspec.json.Decoder[Any], list[int] | None]] = {}
 
-    def score(self, body: bytes) -> tuple[bytes, int]:
-        """The answer to a body, and its rows. Raises Refusal."""
+    def read(self, body: bytes) -> Question:
+        """The question in a body. Raises Refusal."""
         if not self._model.signature.by_row:
             raise Refusal(400, "this model does not give one answer per row; use /v2/models/.../infer")
-        feed, rows, golden = self.parse(body)
-        outputs = self._model.run(feed)
-        if not golden:
+        return Question(*self.parse(body))
+
+    def answer(self, question: Question, outputs: list[np.ndarray]) -> bytes:
+        """The answer to a question, of the model's outputs."""
+        if not question.asked:
             self._model.count(outputs)
-        return self._answer(outputs, rows), rows
+        columns = [self._values(output, question.rows) for output in outputs]
+        predictions = [dict(zip(self._outputs, values, strict=True)) for values in zip(*columns, strict=True)]
+        return _ENCODER.encode(
+            {"model_name": self._model.name, "model_version": self._model.version, "predictions": predictions}
+        )
 
     def parse(self, body: bytes) -> tuple[Feed, int, bool]:
         """What the model is fed, the number of rows, and whether they are of a golden request. Raises Refusal."""
@@ -223,13 +229,6 @@ class Table:
             return cells.array(values, column.dtype)
         except (ValueError, OverflowError):
             raise Refusal(400, f"column '{column.name}' has values that do not fit together", column.name) from None
-
-    def _answer(self, outputs: list[np.ndarray], rows: int) -> bytes:
-        columns = [self._values(output, rows) for output in outputs]
-        predictions = [dict(zip(self._outputs, values, strict=True)) for values in zip(*columns, strict=True)]
-        return _ENCODER.encode(
-            {"model_name": self._model.name, "model_version": self._model.version, "predictions": predictions}
-        )
 
     def _values(self, output: np.ndarray, rows: int) -> list[Any]:
         classes = self._model.signature.classes

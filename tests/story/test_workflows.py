@@ -17,6 +17,7 @@ from tests.azure.sshd import sshd
 from tests.conftest import ROOT
 from tests.story.act import Ran, Runner, furnish
 from tests.story.fork import deploy_key
+from tests.whole import whole
 
 WORKFLOWS = {
     path.name: yaml.load(path.read_text(), yaml.BaseLoader) for path in (ROOT / ".github/workflows").glob("*.yml")
@@ -76,6 +77,7 @@ def test_a_target_is_attached_given_another_key_looked_at_and_detached_by_hand(c
     assert lines <= {line for workflow, _, line in cloud.runner.succeeded if workflow == "edge.yml"}
 
 
+@whole("takes 25 s by act")
 def test_a_training_that_fails_in_azure_releases_nothing(cloud: Cloud) -> None:
     cloud.running.service.plan = ["Running", "Failed"]
     ran = cloud.act("train.yml", "push")
