@@ -34,6 +34,7 @@ test-whole: test ## all tests, also those of minutes: a VM that is booted, 200 k
 
 STORY ?= tests/story
 story: export EDGEML_TEST_STORY = 1
+story: export EDGEML_TEST_WHOLE = 1
 story: $(VENV)/.dev ## the journey of a change through every workflow, on this machine; needs root
 	@$(BIN)/python -m pytest -n 0 $(STORY) $(PYTEST_ARGS)
 
