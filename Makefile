@@ -32,9 +32,11 @@ test-whole: export EDGEML_TEST_GRAPHS = 50
 test-whole: export EDGEML_TEST_WHOLE = 1
 test-whole: test ## all tests, also those of minutes: a VM that is booted, 200 kills, 50 random graphs
 
+STORY ?= tests/story
 story: export EDGEML_TEST_STORY = 1
+story: export EDGEML_TEST_WHOLE = 1
 story: $(VENV)/.dev ## the journey of a change through every workflow, on this machine; needs root
-	@$(BIN)/python -m pytest -n 0 tests/story $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 0 $(STORY) $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev ## style, types, pipelines
 	@$(BIN)/ruff check .

@@ -99,8 +99,9 @@ def test_one_line_that_breaks_turns_the_required_check_red(cloud: Cloud) -> None
     """Also where it is the last of a job, and the other jobs are green."""
     checkout = cloud.folder / "broken"
     shutil.copytree(cloud.project, checkout, symlinks=True)
+    every = ("setup", "lint", "test", "demo", "story", "test-whole")
     for target in ("lint", "test", "demo"):  # their work is the story's; here only what becomes of them counts
-        lines = [f"{each}:\n\t@{'false' if each == target else 'true'}\n" for each in ("setup", "lint", "test", "demo")]
+        lines = [f"{each}:\n\t@{'false' if each == target else 'true'}\n" for each in every]
         (checkout / "Makefile").write_text("\n".join(lines))
         payload = {"ref": "refs/heads/main", "pull_request": {"number": 1}}
         ran = cloud.runner.run(checkout, "check.yml", "pull_request", payload)
@@ -132,7 +133,7 @@ def test_each_job_has_the_rights_that_it_needs_and_no_more() -> None:
         },
         ("edge.yml", "edge"): {**base, "id-token": write},
         ("monitor.yml", "sites"): {**base, "issues": write},
-        ("template.yml", "fork"): base,
+        **{("template.yml", name): base for name in ("fork", "story", "whole")},
         ("train.yml", "submit"): {**base, "id-token": write},
         ("train.yml", "wait"): {**base, "actions": write, "id-token": write},
         ("train.yml", "release"): {
