@@ -109,7 +109,7 @@ def replaced(start: Start, model: Path, drain: int, grace: float) -> tuple[Servi
 @pytest.mark.parametrize(
     ("drain", "grace", "lost"),
     [
-        (1, 20, set()),  # in the proportions of the base
+        (2, 20, set()),  # as the base, in less time
         (0, 20, {"ConnectionRefusedError", "ConnectionResetError"}),  # no wait: the nodes still send requests there
         (1, 1, {"closed", "ConnectionResetError", "BrokenPipeError"}),  # killed after the wait, nothing is finished
     ],
