@@ -32,9 +32,11 @@ test-whole: export EDGEML_TEST_GRAPHS = 50
 test-whole: export EDGEML_TEST_WHOLE = 1
 test-whole: test ## all tests, also those of minutes: a VM that is booted, 200 kills, 50 random graphs
 
+STORY ?= tests/story
 story: export EDGEML_TEST_STORY = 1
+story: export EDGEML_TEST_WHOLE = 1
 story: $(VENV)/.dev ## the journey of a change through every workflow, on this machine; needs root
-	@$(BIN)/python -m pytest -n 0 tests/story $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 0 $(STORY) $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev ## style, types, pipelines
 	@$(BIN)/ruff check .
@@ -91,6 +93,8 @@ $(VENV)/.installer: requirements/installer.lock
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "edgeml needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo "edgeml: this Python cannot make virtual environments; install python3-venv" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
+	@# Python 3.11 puts setuptools beside pip: no lock names it, and it makes every Python start a millisecond later.
+	@$(BIN)/python -m pip uninstall --quiet --yes --disable-pip-version-check setuptools 2>/dev/null || true
 	@echo "installing the locked packages into $(VENV) (once, about 900 MB)" >&2
 	@# uv is five times faster; where it cannot be had, pip does the same work below.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $< 2>/dev/null || true
@@ -101,13 +105,14 @@ $(VENV)/.runtime: $(VENV)/.installer requirements/runtime.lock pyproject.toml
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime requirements/dev.lock
-	@# Compiled at once: where Python may not write bytecode, every process of a test would compile MLflow anew.
-	@$(call install,requirements/dev.lock,--compile-bytecode)
-	@$(BIN)/python -m compileall -q edgeml
+	@$(call install,requirements/dev.lock)
+	@# Compiled at once: where Python may not write bytecode, every process of a test would compile MLflow anew. (uv's
+	@# own way compiles only what it has just installed, so not the packages of the runtime.)
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib edgeml
 	@touch $@
 
 define install
-{ UV_COMPILE_BYTECODE_TIMEOUT=600 $(BIN)/uv pip install --quiet $(2) --python $(BIN)/python --require-hashes -r $(1) 2>/dev/null \
+{ $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r $(1) 2>/dev/null \
 	|| $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(1); } \
 && $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e . \
 || { echo "edgeml: the locked packages could not be installed, see above; check network and disk and call make again" >&2; exit 1; }

@@ -74,8 +74,7 @@ def _mlserver(material: Material, folder: Path, binaries: Path) -> None:
 def _mlflow(material: Material, folder: Path, binaries: Path) -> None:
     from measured import measure, plain_environment
 
-    code = "import sys, onnx, mlflow.onnx; mlflow.onnx.save_model(onnx.load(sys.argv[1]), 'model')"
-    command = [str(binaries / "python"), "-c", code, str(material.folder / "model.onnx")]
+    command = [str(binaries / "python"), str(FILES / "save_for_mlflow.py"), str(material.folder / "model.onnx")]
     measure(command, folder, plain_environment(HOME=str(folder)), folder / "saving")
 
 
@@ -139,9 +138,9 @@ PEERS = {
         ],
         "/invocations",
         lambda material: (
-            {"inputs": [material.row]}
+            {"inputs": {"features": [material.row]}}
             if material.name == "matrix"
-            else {"dataframe_split": {"columns": material.columns, "data": [material.row]}}
+            else {"inputs": {name: [[value]] for name, value in zip(material.columns, material.row, strict=True)}}
         ),
         lambda answer: (
             answer["predictions"]["label"][0],

@@ -7,6 +7,7 @@ what `edgeml report` needs. A verb's module has `HELP`, `EXAMPLES`, `add_argumen
 
 from __future__ import annotations
 
+import atexit
 import errno
 import gc
 import os
@@ -15,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from edgeml import __version__
-from edgeml.errors import EdgemlError
+from edgeml.errors import EdgemlError, nearest
 
 if TYPE_CHECKING:
     import argparse
@@ -58,6 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one verb and return the process's exit code (0 done, 1 failed or refused, 2 not started)."""
     # What a command imports stays to its end: to look through it again and again is a fifth of the SDK's import.
     gc.set_threshold(COLLECT_AFTER)
+    atexit.register(gc.freeze)  # and what dies with the process need not be looked through at its end
     args = sys.argv[1:] if argv is None else argv
     if not args or args[0] in ("-h", "--help", "help"):
         print(overview())
@@ -67,7 +69,9 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     verb = args[0]
     if verb not in VERBS:
-        return fail(f"'{verb}' is not a verb of edgeml{_nearest(verb)}; `edgeml --help` lists them", 2)
+        near = nearest(verb, VERBS)
+        hint = f"; did you mean '{near}'?" if near else ""
+        return fail(f"'{verb}' is not a verb of edgeml{hint}; `edgeml --help` lists them", 2)
     try:
         command = import_module(f"edgeml.commands.{verb}")
         return int(command.execute(parser_of(verb, command).parse_args(args[1:])))
@@ -133,10 +137,3 @@ def explain(error: OSError) -> str:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"no permission to write or read{where}; check who owns it"
     return f"{error.strerror or error}{where} (EDGEML_DEBUG=1 shows where)"
-
-
-def _nearest(verb: str) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(verb, VERBS, n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""

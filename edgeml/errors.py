@@ -1,4 +1,11 @@
-"""The one exception that a user is meant to read."""
+"""The one exception that a user is meant to read, and what its sentences share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class EdgemlError(Exception):
@@ -12,3 +19,10 @@ class EdgemlError(Exception):
     def __init__(self, message: str, exit_code: int = 2) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that was probably meant; empty where none is near."""
+    from difflib import get_close_matches  # imported where something is wrong already, and not by every command
+
+    return next(iter(get_close_matches(name, list(known), n=1)), "")

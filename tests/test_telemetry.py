@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.whole import whole
+
 ROOT = Path(__file__).resolve().parents[1]
 ASKS = 15.0  # seconds in which the unhindered library has asked
 MODEL = """
@@ -87,6 +89,7 @@ def test_no_identifier_is_kept_wherever_a_session_is_made(tmp_path: Path) -> Non
     assert kept == {name: [] for name in LOADS}
 
 
+@whole("waits 15 s for what must not come")
 def test_no_name_is_asked_for(proxy: tuple[str, list[str]], tmp_path: Path) -> None:
     where, asked = proxy
     wait = f"\nimport time; time.sleep({ASKS})"

@@ -132,10 +132,16 @@ class Endpoint:
             raise EdgemlError(f"{what} ended in {_state(found) if found else 'nothing'}{reason}", 1)
 
     def _reason(self, operation: str) -> str:
-        """Why an operation failed: only the operation knows, the resource does not."""
+        """Why an operation failed: only the operation knows, the resource does not. Empty where it is not told.
+
+        It lies at the subscription, where an identity of this workspace may have no right: that it failed is known.
+        """
         if not operation:
             return ""
-        said = self._followed(operation, "asking why it failed")
+        try:
+            said = self._followed(operation, "asking why it failed")
+        except EdgemlError as error:
+            return f" ({error})"
         message = " ".join(str((said.get("error") or {}).get("message") or "").split())[:500]
         return f" ({message})" if message else ""
 

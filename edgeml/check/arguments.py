@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from difflib import get_close_matches
 from typing import NamedTuple
 
 from edgeml.check.script import Interface, Option
 from edgeml.check.shell import Word
 from edgeml.check.units import Port
+from edgeml.errors import nearest
 from edgeml.pipeline.expressions import Binding
 from edgeml.pipeline.ports import DATA_TYPES
 
@@ -110,8 +110,8 @@ def _flag(
         if interface.lenient:
             return run, []
         known = [name for it in interface.options for name in it.flags]
-        near_names = get_close_matches(flag, known, n=1)
-        hint = f"; did you mean {near_names[0]}?" if near_names else "; remove it or add it to the script's arguments"
+        meant = nearest(flag, known)
+        hint = f"; did you mean {meant}?" if meant else "; remove it or add it to the script's arguments"
         return run, [Problem(UNKNOWN, word, f"the script has no argument {flag}{hint}")]
     given.options[option] = given.options.get(option, False) or not _may_lack(word, ports)
     if equals:
@@ -226,8 +226,8 @@ def _is_choice(option: Option, text: str) -> bool:
 
 def _near(text: str, slot: Option) -> str:
     names = [name for name, _ in slot.commands]
-    near = get_close_matches(text, names, n=1)
-    return f"; did you mean '{near[0]}'?" if near else f"; it has {', '.join(names)}"
+    near = nearest(text, names)
+    return f"; did you mean '{near}'?" if near else f"; it has {', '.join(names)}"
 
 
 def _is_flag(word: Word) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
 
 from edgeml.check import kinds, ports
 from edgeml.check.context import Context
@@ -14,6 +13,7 @@ from edgeml.check.finding import ERROR, WARNING, Finding, Rule, found
 from edgeml.check.format import MISSING_KEY, WRONG_VALUE
 from edgeml.check.placed import Placed, occurrences, place_of
 from edgeml.check.survey import Survey
+from edgeml.errors import nearest
 from edgeml.pipeline import PipelineError
 from edgeml.pipeline.libyaml import yaml
 from edgeml.pipeline.resolve import ARTIFACTS
@@ -290,5 +290,5 @@ def _problem(scope: Scope, path: list[str], written: str) -> tuple[Rule | None, 
 
 
 def _near(name: str, names: list[str], where: str) -> str:
-    near = get_close_matches(name, names, n=1)
-    return f"did you mean '{near[0]}'?" if near else f"declare '{name}' {where}"
+    near = nearest(name, names)
+    return f"did you mean '{near}'?" if near else f"declare '{name}' {where}"

@@ -15,6 +15,7 @@ from edgeml.check.listing import Listing
 from edgeml.check.python import shared_arguments
 from edgeml.check.shell import Invocation, Word, invocations, split
 from edgeml.check.units import Port, Unit, units, used
+from edgeml.errors import nearest
 from edgeml.pipeline.expressions import Binding
 
 _HEAD = "type: command\nname: train\nversion: 1\n"
@@ -257,11 +258,9 @@ def _module(name: str, folder: str, listing: Listing) -> tuple[str, str]:
 
 
 def _hint(path: str, listing: Listing) -> str:
-    from difflib import get_close_matches
-
     scripts = [name for name in listing.files if name.endswith(".py")]
     same = [name for name in scripts if posixpath.basename(name) == posixpath.basename(path)]
-    near = same or get_close_matches(path, scripts, n=1)
+    near = same[0] if same else nearest(path, scripts)
     if near:
-        return f"did you mean {near[0]}?"
+        return f"did you mean {near}?"
     return "mend its name, or the code folder" if listing.files else "say with 'code' where it lies"

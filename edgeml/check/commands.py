@@ -6,9 +6,10 @@ import os
 import re
 import shlex
 from collections.abc import Iterator
-from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+from edgeml.errors import nearest
 
 if TYPE_CHECKING:
     import argparse
@@ -54,8 +55,8 @@ def _verb(words: list[str]) -> Iterator[str]:
         return
     verb = words[0]
     if verb not in cli.VERBS:
-        near = get_close_matches(verb, cli.VERBS, n=1)
-        yield f"edgeml has no verb '{verb}'" + (f"; did you mean '{near[0]}'?" if near else "")
+        near = nearest(verb, cli.VERBS)
+        yield f"edgeml has no verb '{verb}'" + (f"; did you mean '{near}'?" if near else "")
         return
     parser = cli.parser_of(verb, import_module(f"edgeml.commands.{verb}"))
     yield from _options(f"edgeml {verb}", parser, words[1:])
@@ -77,8 +78,8 @@ def _options(called: str, parser: argparse.ArgumentParser, words: list[str]) -> 
             return
         option = word.partition("=")[0]
         if option.startswith("--") and option != "--" and option not in known:
-            near = get_close_matches(option, known, n=1)
-            yield f"`{called}` has no option {option}" + (f"; did you mean {near[0]}?" if near else "")
+            near = nearest(option, known)
+            yield f"`{called}` has no option {option}" + (f"; did you mean {near}?" if near else "")
 
 
 def _targets(words: list[str], root: str) -> Iterator[str]:
@@ -89,8 +90,8 @@ def _targets(words: list[str], root: str) -> Iterator[str]:
         targets = set(_TARGET.findall(stream.read()))
     for word in words:
         if "=" not in word and word != "VARIABLE" and word not in targets:
-            near = get_close_matches(word, targets, n=1)
-            yield f"the Makefile has no target '{word}'" + (f"; did you mean '{near[0]}'?" if near else "")
+            near = nearest(word, targets)
+            yield f"the Makefile has no target '{word}'" + (f"; did you mean '{near}'?" if near else "")
 
 
 def _python(words: list[str], root: str) -> Iterator[str]:

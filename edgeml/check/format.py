@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from difflib import get_close_matches
 
 from edgeml.check import kinds
 from edgeml.check.document import Document, entries, scalar
 from edgeml.check.finding import ERROR, Finding, Rule, found
 from edgeml.check.kinds import Fields, Items, Names, OneOf, Open, Scalar, Shape
+from edgeml.errors import nearest
 from edgeml.pipeline.libyaml import yaml
 
 UNKNOWN_KEY = Rule(
@@ -85,8 +85,8 @@ def _fields(document: Document, node: yaml.Node, shape: Fields) -> Iterator[Find
         if name in shape.known:
             yield from _check(document, value, shape.known[name], name)
             continue
-        near = get_close_matches(name, shape.known, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else f"; it takes {', '.join(sorted(shape.known))}"
+        near = nearest(name, shape.known)
+        hint = f"; did you mean '{near}'?" if near else f"; it takes {', '.join(sorted(shape.known))}"
         yield found(UNKNOWN_KEY, document.place(key), f"a {shape.name} has no key '{name}'{hint}")
     for name in shape.required:
         if name not in present:
@@ -129,8 +129,8 @@ def _scalar(document: Document, node: yaml.Node, shape: Scalar, what: str) -> It
             yield found(WRONG_VALUE, document.place(node), f"'{what}' cannot be bound; write its value")
         return
     if shape.choices and text.lower() not in {choice.lower() for choice in shape.choices}:
-        near = get_close_matches(text, shape.choices, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
+        near = nearest(text, shape.choices)
+        hint = f"; did you mean '{near}'?" if near else ""
         message = f"'{what}' is '{text}', which is none of {', '.join(shape.choices)}{hint}"
         yield found(WRONG_VALUE, document.place(node), message)
     elif not _fits(node, text, shape.kind):

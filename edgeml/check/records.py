@@ -65,7 +65,15 @@ SITE = Rule(
     _GOOD.replace("site: ward", "site: clinic"),
     _GOOD,
 )
-RULES = (IMAGE, VERSION, DIGEST, EVIDENCE, SITE)
+SIGNATURE = Rule(
+    "record-signature",
+    ERROR,
+    "Only a site on Kubernetes says who verifies its signatures",
+    "A machine of the kind edge-vm always verifies by itself, and Azure never does; the key would change neither.",
+    _GOOD.replace("kind: edge-vm", "kind: edge-vm\nsignature: workflow"),
+    _GOOD.replace("kind: edge-vm", "kind: kubernetes\nsignature: workflow"),
+)
+RULES = (IMAGE, VERSION, DIGEST, EVIDENCE, SITE, SIGNATURE)
 
 SITES = ("edge-vm", "kubernetes", "azureml-online", "app-service")
 _ESTIMATE = Fields("metric", {"value": NUMBER, "low": NUMBER, "high": NUMBER}, ("value", "low", "high"))
@@ -73,6 +81,7 @@ _RECORD: dict[str, Shape] = {
     "base": TEXT,
     "site": TEXT,
     "kind": Scalar("text", SITES, exact=True),
+    "signature": Scalar("text", ("cluster", "workflow"), exact=True),
     "model": Fields("model", {"name": TEXT, "version": ANY}, ("name", "version")),
     "image": TEXT,
     "evidence": Fields(
@@ -124,6 +133,10 @@ def check(document: Document, context: Context) -> Iterator[Finding]:
                 place = document.place(document.root) if document.root is not None else None
                 if place is not None:
                     yield found(format.MISSING_KEY, place, f"this deployment record has no '{key}'; add it")
+    kinds = [found["kind"][1] for found in (own, *(entries(base.root) for base in chain)) if "kind" in found]
+    if "signature" in own and kinds and scalar(kinds[0]) != "kubernetes":
+        message = f"'signature' is for the kind kubernetes, and this site is of the kind {scalar(kinds[0])}; remove it"
+        yield found(SIGNATURE, document.place(own["signature"][0]), message)
     site = own.get("site")
     if site is not None and scalar(site[1]) != name:
         message = f"the record of site '{scalar(site[1])}' stands in {name}.yml; rename one of them"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from difflib import get_close_matches
 
 from edgeml.check import kinds
 from edgeml.check.document import Document, entries, scalar
 from edgeml.check.finding import ERROR, WARNING, Finding, Rule, found
 from edgeml.check.kinds import Fields
+from edgeml.errors import nearest
 
 _HEAD = "$schema: https://azuremlschemas.azureedge.net/latest/"
 SCHEMA_URL = Rule(
@@ -61,8 +61,8 @@ def _problem(written: str, name: str, document: Document) -> str:
     if written.startswith("http://"):
         return f"'{written}' is not the address that Azure ML documents; it begins with https://"
     if name not in _KNOWN:
-        near = get_close_matches(name or written.rpartition("/")[2], _KNOWN, n=1)
-        hint = f"; did you mean '{near[0]}.schema.json'?" if near else ""
+        near = nearest(name or written.rpartition("/")[2], _KNOWN)
+        hint = f"; did you mean '{near}.schema.json'?" if near else ""
         return f"'{written}' is none of Azure ML's schemas{hint}"
     if not _ADDRESS.fullmatch(written):
         return f"'{written}' is none of Azure ML's schemas; they lie at https://azuremlschemas.azureedge.net/latest/"

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from difflib import get_close_matches
 
 from edgeml.check.context import Context
 from edgeml.check.document import MAX_BYTES, SYNTAX, Document
 from edgeml.check.finding import ERROR, Finding, Place, Rule, found
+from edgeml.errors import nearest
 
 _WORKSPACE = (
     '[azure]\ntenant_id = "0"\nclient_id = "0"\nsubscription_id = "0"\nresource_group = "edge"\n'
@@ -123,8 +123,8 @@ def _keys(document: Document, content: dict[str, object]) -> Iterator[Finding]:
             for name, target in values.items():
                 yield from _target(document, section, str(name), target)
         elif section not in KEYS or not isinstance(values, dict):
-            near = get_close_matches(section, [*KEYS, *TABLES], n=1)
-            hint = f"; did you mean [{near[0]}]?" if near else f"; there are: {', '.join([*KEYS, *TABLES])}"
+            near = nearest(section, [*KEYS, *TABLES])
+            hint = f"; did you mean [{near}]?" if near else f"; there are: {', '.join([*KEYS, *TABLES])}"
             yield found(KEY, _place(document, section, ""), f"there is no section [{section}]{hint}")
         else:
             yield from _values(document, section, values, KEYS[section])
@@ -157,8 +157,8 @@ def _values(document: Document, section: str, values: dict[str, object], known: 
             message = f"'{key}' is a secret; remove it, renew it, and give it as {how}"
             yield found(KEY, place, message)
         elif key not in known:
-            near = get_close_matches(key, known, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else f"; it takes {', '.join(known)}"
+            near = nearest(key, known)
+            hint = f"; did you mean '{near}'?" if near else f"; it takes {', '.join(known)}"
             yield found(KEY, place, f"[{section}] has no key '{key}'{hint}")
         elif type(value) is not known[key] and not (known[key] is float and type(value) is int):
             yield found(KEY, place, f"'{key}' must be {_WORDS[known[key]]}")

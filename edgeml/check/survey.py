@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from edgeml.errors import nearest
 from edgeml.pipeline import load
 from edgeml.pipeline.graph import Data, FromStep, Graph, Step, Text, Value, order
 from edgeml.pipeline.nodes import Components
@@ -103,8 +103,8 @@ class Survey(Resolver):
         given = load.section(node, "inputs")
         for key in given:
             if key not in ports:
-                near = get_close_matches(str(key), ports, n=1)
-                hint = f"did you mean '{near[0]}'?" if near else f"it declares {', '.join(ports) or 'none'}"
+                near = nearest(str(key), ports)
+                hint = f"did you mean '{near}'?" if near else f"it declares {', '.join(ports) or 'none'}"
                 message = f"the component of node '{name}' declares no input '{key}', so the value is dropped; {hint}"
                 self.refuse(at(given, key, message, "undeclared-input"))
         return super().inputs(scope, name, node, ports)

@@ -18,6 +18,7 @@ EXAMPLES = [
     "edgeml deploy staging --ref v1.4.0",
     "edgeml deploy staging --ref v1.4.0 --json | jq .outcome",
     "edgeml deploy --list",
+    "edgeml deploy staging --policy kyverno         # for the cluster's administrator to apply, on Kubernetes",
     "edgeml deploy bench --ungated                  # the record in this checkout, to try a site out",
 ]
 
@@ -28,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--ref", metavar="TAG", help="a release tag, v1.2.3, which the gate is asked about")
     which.add_argument("--list", action="store_true", help="print the sites that have a record here, in their order")
     which.add_argument("--restore", action="store_true", help="have the known good serve again, as after a reboot")
+    which.add_argument(
+        "--policy", choices=("kyverno", "sigstore"), help="print what has a cluster verify signatures by itself"
+    )
     which.add_argument("--ungated", action="store_true", help="the record in this checkout, asked of nobody")
     parser.add_argument("--json", action="store_true", help="print what became of it as JSON")
 
@@ -45,6 +49,9 @@ def execute(args: argparse.Namespace) -> int:
     def say(line: str) -> None:
         print(f"edgeml: {line}", file=sys.stderr, flush=True)
 
+    if args.policy:
+        print(_policy(args.site, args.policy), end="")
+        return 0
     if args.restore:
         print(json.dumps(deploy.restore(args.site), indent=2))
         return 0
@@ -61,6 +68,19 @@ def execute(args: argparse.Namespace) -> int:
         print(f"{args.site}  {rollout.outcome}: {record.model}" + (f"; {rollout.reason}" if rollout.reason else ""))
         print(f"  image  {record.image}")
     return 0 if rollout.outcome in (*deploy.SERVES, deploy.EXPORTED) else 1
+
+
+def _policy(site: str, kind: str) -> str:
+    """The policy of a site on Kubernetes, with the keys of this repository."""
+    from edgeml import project, settings
+    from edgeml.errors import EdgemlError
+    from edgeml.gitops import images, record
+    from edgeml.gitops.sites import admission
+
+    wanted, known = record.read(project.root_folder(), site), settings.load().site.get(site)
+    if wanted.kind != "kubernetes" or known is None or not known.namespace:
+        raise EdgemlError(f"a policy is for a site of the kind kubernetes, whose namespace site.{site}.namespace names")
+    return admission.policy(kind, wanted, known.namespace, images.keys())
 
 
 def _list(*, as_json: bool) -> int:

@@ -52,6 +52,8 @@ def execute(args: argparse.Namespace) -> int:
             print(f"{each['site']:<{width}}  {each['state']}")
             for name in ("wanted", "running"):
                 print(f"{'':<{width}}    {name:<8} {each[name] or 'nothing'}")
+            if "signature" in each["details"]:
+                print(f"{'':<{width}}    {'verified':<8} by the {each['details']['signature']}")
             print(f"{'':<{width}}    {'drift':<8} {_words(each['drift'])}")
     return 0 if all(each["state"] in ("in step", deploy.EXPORTED) for each in told) else 1
 

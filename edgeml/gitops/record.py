@@ -61,6 +61,11 @@ class Record:
         return self.image.partition("@")[2]
 
     @property
+    def signature(self) -> str:
+        """Who verifies signatures at a site on Kubernetes: `cluster`, which must show it, or the `workflow` alone."""
+        return str(self.values.get("signature", "cluster"))
+
+    @property
     def evidence(self) -> dict[str, Any]:
         evidence: dict[str, Any] = self.values["evidence"]
         return evidence

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 
 from edgeml.serving import metrics, openapi
-from edgeml.serving.model import Model
+from edgeml.serving.model import Model, Question
 from edgeml.serving.protocol import Protocol
 from edgeml.serving.refusal import Refusal
 from edgeml.serving.settings import Settings
@@ -33,9 +34,12 @@ class Answer(NamedTuple):
 
 
 class Route(NamedTuple):
+    """What answers to a path: `scoring` reads a request and writes the model's outputs; without it, `answer` does."""
+
     method: str
     name: str
-    answer: Callable[[bytes], Answer]
+    answer: Callable[[bytes], Answer] | None = None
+    scoring: Table | Protocol | None = None
 
 
 class App:
@@ -56,27 +60,55 @@ class App:
 
     def answer(self, method: str, path: str, body: bytes) -> Answer:
         """The answer to a request; never raises."""
-        route = self._routes.get(path)
-        if route is None:
-            return refused(Refusal(404, "there is nothing at this path; GET /openapi.json lists what there is"))
-        if method != route.method and not (method == "HEAD" and route.method == "GET"):
-            allowed = "GET, HEAD" if route.method == "GET" else route.method
-            answer = refused(Refusal(405, f"this path answers to {allowed}"), route.name)
-            return answer._replace(headers=f"allow: {allowed}\r\n")
-        try:
-            return route.answer(body)
-        except Refusal as refusal:
-            return refused(refusal, route.name, refusal.field if refusal.field in self._fields else "")
-        except Exception as error:  # a defect of ours; told by its type, because its text may quote a value
-            return refused(Refusal(500, f"the server failed ({type(error).__name__})"), route.name)
+        return self.answers([(method, path, body)])[0]
+
+    def answers(self, requests: Sequence[tuple[str, str, bytes]]) -> list[Answer]:
+        """The answers to requests that came together, each as if it had come alone; never raises.
+
+        All are parsed, then the model is called for each, then all answers are written: each of these is about as much
+        code as a processor's first cache holds, and one request after the other would load it anew each time.
+        """
+        found: dict[int, Answer] = {}
+        read: list[tuple[int, Route, Question]] = []
+        for index, (method, path, body) in enumerate(requests):
+            route = self._routes.get(path)
+            if route is None or (method != route.method and not (method == "HEAD" and route.method == "GET")):
+                found[index] = _misdirected(route)
+                continue
+            try:
+                if route.scoring is not None:
+                    read.append((index, route, route.scoring.read(body)))
+                elif route.answer is not None:
+                    found[index] = route.answer(body)
+            except Exception as error:
+                found[index] = self._failed(error, route)
+        ran: list[tuple[int, Route, Question, list[np.ndarray]]] = []
+        for index, route, question in read:
+            try:
+                ran.append((index, route, question, self.model.run(question.feed)))
+            except Exception as error:
+                found[index] = self._failed(error, route)
+        for index, route, question, outputs in ran:
+            try:
+                body = route.scoring.answer(question, outputs)  # type: ignore[union-attr]
+                found[index] = Answer(200, body, JSON, route.name, question.rows)
+            except Exception as error:
+                found[index] = self._failed(error, route)
+        return [found[index] for index in range(len(requests))]
+
+    def _failed(self, error: Exception, route: Route) -> Answer:
+        if isinstance(error, Refusal):
+            return refused(error, route.name, error.field if error.field in self._fields else "")
+        # A defect of ours; told by its type, because its text may quote a value.
+        return refused(Refusal(500, f"the server failed ({type(error).__name__})"), route.name)
 
     def _paths(self) -> dict[str, Route]:
-        infer = Route("POST", "infer", self._infer)
+        infer = Route("POST", "infer", scoring=self._protocol)
         model = Route("GET", "metadata", lambda body: _json(self._protocol.metadata(), "metadata"))
         ready = Route("GET", "health", self._model_ready)
         paths = {
             "/": Route("GET", "page", self._page),
-            "/score": Route("POST", "score", self._score),
+            "/score": Route("POST", "score", scoring=self._table),
             "/metrics": Route("GET", "metrics", self._metrics),
             "/openapi.json": Route("GET", "openapi", self._openapi),
             "/v2": Route("GET", "metadata", self._server),
@@ -90,14 +122,6 @@ class App:
         ):
             paths |= {base: model, f"{base}/ready": ready, f"{base}/infer": infer}
         return paths
-
-    def _score(self, body: bytes) -> Answer:
-        answer, rows = self._table.score(body)
-        return Answer(200, answer, JSON, "score", rows)
-
-    def _infer(self, body: bytes) -> Answer:
-        answer, rows = self._protocol.infer(body)
-        return Answer(200, answer, JSON, "infer", rows)
 
     def _server(self, body: bytes) -> Answer:
         from edgeml import __version__
@@ -135,6 +159,14 @@ def _light_bytes(model: Model) -> int:
         return 0
     rows = left / max(model.row_seconds, 1e-9)
     return int(min(INLINE_BYTES, 2 * rows * max(1, len(model.signature.columns))))
+
+
+def _misdirected(route: Route | None) -> Answer:
+    if route is None:
+        return refused(Refusal(404, "there is nothing at this path; GET /openapi.json lists what there is"))
+    allowed = "GET, HEAD" if route.method == "GET" else route.method
+    answer = refused(Refusal(405, f"this path answers to {allowed}"), route.name)
+    return answer._replace(headers=f"allow: {allowed}\r\n")
 
 
 def refused(refusal: Refusal, route: str = "other", field: str = "") -> Answer:

@@ -25,25 +25,33 @@ if TYPE_CHECKING:
 
 HEAD_BYTES = 16 << 10  # of a request line and its headers
 LINGER_SECONDS = 5
+FRESH_SECONDS = 1  # between a connection and its first request; so long it is not closed as idle
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.-]{1,64}")
 _LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 _LENGTHS = frozenset(map(len, ("content-length", "transfer-encoding", "expect", "content-encoding", "x-request-id")))
+_END = b"\r\n\r\n"  # of a head
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Request(NamedTuple):
     method: str
     path: str
-    body: bytes
     keep: bool
     old: bool  # HTTP/1.0, which must be told that the connection is kept
     id: str
+    body: bytes
     arrived: float
     refusal: Refusal | None = None
 
 
 class Connection(asyncio.Protocol):
-    """Reads on the event loop; `_waiting` are requests behind one that a thread works on."""
+    """Reads on the event loop. Light requests are worked on in the server's next round, a heavy one by a thread, with
+    no other of its connection beside it; `_waiting` are those behind it.
+
+    Most clients send the same head again and again, so that llhttp need not read what it has read: `_head_before` are
+    the bytes of the last head, and `_like` what they said. Only a message that came alone and whole is compared, with
+    a head that gave its body's length, and only at the start of a message.
+    """
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -51,12 +59,17 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport = None  # type: ignore[assignment]
         self._waiting: deque[Request] = deque()
         self.deadline = math.inf
-        self.working = False
+        self.working = 0  # requests whose answers are to come
+        self._alone = False  # one of them, by a thread
+        self._fresh_until = math.inf
         self.closing = False  # the last answer was given
         self._deaf = False  # what comes in is thrown away
         self._ended = False  # the client sends no more
         self._stalled = False  # the client does not take its answers
         self._in_head = False
+        self._data = b""  # what llhttp was given last, if a message began with it
+        self._head_before, self._whole = b"", -1
+        self._like: tuple[str, str, bool, bool, str] = ("", "", False, False, "")
         self._reset()
 
     def _reset(self) -> None:
@@ -80,6 +93,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without saying so
+        self._fresh_until = self._server.now + FRESH_SECONDS
         self.deadline = self._server.now + self._server.settings.request_seconds
         self._server.opened(self)
         if len(self._server.connections) > self._server.settings.connections:
@@ -99,11 +113,19 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Whether to keep the other direction open: an answer is still to be written."""
         self._ended = True
-        return self.working
+        return self.working > 0
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
+        between = not (self._in_head or self._url)
+        if between and len(data) == self._whole and data.startswith(self._head_before):
+            body = data[len(self._head_before) :]
+            if self._server.buffered + len(body) <= self._server.settings.buffer_bytes:
+                self._server.buffered += len(body)
+                self._take(Request(*self._like, body, perf_counter()))
+                return
+        self._data = data if between else b""
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -148,7 +170,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._stalled = False
         self.deadline = self._server.now + self._server.settings.idle_seconds
-        if not self.working:
+        if not self._alone:
             self._transport.resume_reading()
 
     # ---- llhttp ----
@@ -205,50 +227,71 @@ class Connection(asyncio.Protocol):
         if self._refusal is not None or self._deaf or self._parser.should_upgrade():
             return
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        request = Request(
+        self._like = (
             self._parser.get_method().decode("ascii"),
             self._url.partition(b"?")[0].decode("latin-1"),
-            body,
             self._parser.should_keep_alive(),
             self._parser.get_http_version() == "1.0",
             self._id.decode() if _REQUEST_ID.fullmatch(self._id) else "",
-            perf_counter(),
         )
+        self._remember(len(body))
         self._reset()
-        if self.working:
-            self._waiting.append(request)
-        else:
-            self._work(request)
+        self._take(Request(*self._like, body, perf_counter()))
+
+    def _remember(self, size: int) -> None:
+        """Keep the head of a message that was all of what came, if a message of the same bytes means the same."""
+        data, self._data = self._data, b""
+        head = len(data) - size
+        alone = head > 0 and data.find(_END) == head - len(_END)
+        self._head_before, self._whole = (data[:head], len(data)) if alone else (b"", -1)
 
     # ---- answers ----
 
-    def _work(self, request: Request) -> None:
+    def _take(self, request: Request) -> None:
+        if self._waiting or not self._may_begin(request):
+            self._waiting.append(request)
+        else:
+            self._begin(request)
+
+    def _may_begin(self, request: Request) -> bool:
+        return not self.working or (self._light(request) and not self._alone)
+
+    def _light(self, request: Request) -> bool:
+        """Whether the event loop works on a request itself."""
+        light = request.method != "POST" or len(request.body) <= self._server.app.light_bytes
+        return light and request.refusal is None
+
+    def _begin(self, request: Request) -> None:
         if request.refusal is not None:
             self._last(request, refused(request.refusal))
             return
-        if request.method != "POST" or len(request.body) <= self._server.app.light_bytes:
-            self._write(request, self._server.app.answer(request.method, request.path, request.body))
+        self.working += 1
+        if self._light(request):
+            self._server.gather(self, request)
             return
-        self.working = True
+        self._alone = True
         self.deadline = math.inf
         self._transport.pause_reading()
         work = self._server.submit(self._server.app.answer, request.method, request.path, request.body)
-        work.add_done_callback(lambda done: self._worked(request, done.result()))
+        work.add_done_callback(lambda done: self.worked(request, done.result()))
 
-    def _worked(self, request: Request, answer: Answer) -> None:
-        self.working = False
-        if self._transport.is_closing():
+    def worked(self, request: Request, answer: Answer) -> None:
+        """Write an answer, and begin with what has waited for it."""
+        self.working -= 1
+        if self.closing or self._transport.is_closing():
             self._server.buffered -= len(request.body)
             return
         self._write(request, answer)
-        while self._waiting and not self.working and not self.closing:
-            self._work(self._waiting.popleft())
-        if not self.working and not self._stalled and not self.closing:
+        paused, self._alone = self._alone, False
+        while self._waiting and not self.closing and self._may_begin(self._waiting[0]):
+            self._begin(self._waiting.popleft())
+        if paused and not self._alone and not self._stalled and not self.closing:
             self._transport.resume_reading()
 
     def _write(self, request: Request, answer: Answer) -> None:
         keep = request.keep and not self._server.draining and not self._ended
         self._send(request, answer, keep)
+        self._fresh_until = 0.0
         self.deadline = self._server.now + self._server.settings.idle_seconds
         if not keep:
             self._linger()
@@ -272,14 +315,10 @@ class Connection(asyncio.Protocol):
     def _refuse(self, refusal: Refusal) -> None:
         """Answer what is no whole request, after those before it, and close."""
         self._release()
-        request = Request("", "", b"", False, False, "", perf_counter(), refusal)
         self._reset()
         self._in_head = False
         self._deaf = True
-        if self.working:
-            self._waiting.append(request)
-        else:
-            self._last(request, refused(refusal))
+        self._take(Request("", "", False, False, "", b"", perf_counter(), refusal))
 
     def _last(self, request: Request, answer: Answer) -> None:
         self._send(request, answer, keep=False)
@@ -312,6 +351,8 @@ class Connection(asyncio.Protocol):
         """Called once the deadline has passed."""
         if self.closing or self._stalled:
             self._transport.abort()
+        elif self.working:
+            return  # its answer comes with the next round
         elif self.idle:
             self._linger()
         else:
@@ -319,7 +360,7 @@ class Connection(asyncio.Protocol):
 
     def finish(self) -> None:
         """No request will come that could be answered: close if none is in progress."""
-        if self.idle and not self.closing:
+        if self.idle and not self.closing and self._server.now >= self._fresh_until:
             self._linger()
 
     def drop(self) -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -20,6 +20,14 @@ from edgeml.serving.signature import ANY, Signature, Tensor
 MODEL, SIGNATURE, CURVES, LINEAGE = "model.onnx", "signature.json", "curves.json", "lineage.json"
 ROWS = (1, 64)  # of the two warm-up sizes, from which the cost of a call and of a row follow
 Feed = Mapping[str, np.ndarray]
+
+
+class Question(NamedTuple):
+    """A request that was parsed and checked: what the model is fed, of how many rows, and what the answer needs."""
+
+    feed: Feed
+    rows: int
+    asked: Any = None
 
 
 class Model:

@@ -13,6 +13,7 @@ import numpy as np
 from edgeml.serving.model import Model
 from edgeml.serving.settings import Settings
 from edgeml.serving.signature import ANY, Column, Tensor
+from edgeml.serving.window import GOLDEN
 
 _TEXT = {"type": "string"}
 _NUMBERS = {"number": "number", "integer": "integer", "boolean": "boolean", "string": "string"}
@@ -229,8 +230,10 @@ def _schemas(model: Model) -> dict[str, Any]:
         "Record": record,
         "Table": {
             "anyOf": [
-                _closed({"input_data": {"anyOf": [split, *lists]}}),
-                _closed({"data": {"anyOf": [split, *lists]}}),
+                *(
+                    _closed({key: {"anyOf": [split, *lists]}, "id": {"const": GOLDEN}}, optional=("id",))
+                    for key in ("input_data", "data")
+                ),
                 *lists,
             ]
         },

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 TICK_SECONDS = 0.25  # how exact deadlines are, and how long a line of the log waits
 BACKLOG = 1024
+TOGETHER = 16  # requests of one round that are worked on stage by stage, before the first of them is answered
 SO_ATTACH_FILTER = 26  # of Linux's asm-generic/socket.h; Python does not name it
 
 
@@ -39,6 +40,7 @@ class Server:
         self.draining = False
         self.now = 0.0  # the loop's time, as of the last tick
         self.date = ""
+        self._gathered: list[tuple[Connection, Request]] = []
         self._log = log
         self._logs_all = settings.log == "all"
         self._threads = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="score")
@@ -107,6 +109,20 @@ class Server:
     def closed(self, connection: Connection) -> None:
         self.connections.discard(connection)
 
+    def gather(self, connection: Connection, request: Request) -> None:
+        """Work on a request once everything that has arrived by now was read."""
+        if not self._gathered:
+            self._loop.call_soon(self._round)
+        self._gathered.append((connection, request))
+
+    def _round(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        for start in range(0, len(gathered), TOGETHER):
+            part = gathered[start : start + TOGETHER]
+            answers = self.app.answers([(request.method, request.path, request.body) for _, request in part])
+            for (connection, request), answer in zip(part, answers, strict=True):
+                connection.worked(request, answer)
+
     def submit(self, work: Callable[[str, str, bytes], Answer], *given: object) -> asyncio.Future[Answer]:
         return self._loop.run_in_executor(self._threads, work, *given)  # type: ignore[arg-type]
 
@@ -139,7 +155,8 @@ async def _close(acceptor: asyncio.Server, listening: socket.socket) -> None:
     socket is closed. Who comes in between is told by the kernel, on the next try, that nobody listens.
     """
     _let_none_begin(listening)
-    await asyncio.sleep(0.05)
+    for _ in range(5):  # not at once: a process that had to wait so long would close before it has accepted
+        await asyncio.sleep(0.01)
     acceptor.close()
 
 

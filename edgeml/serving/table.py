@@ -6,6 +6,8 @@
     {"data": ...}                                                       the last two under their other name
     [{"a": 1, "b": 2}]                                                  bare records or rows
 
+Beside input_data or data may stand "id": "edgeml-golden", for rows that are of no patient and are counted nowhere.
+
 The answer is {"model_name", "model_version", "predictions": [{output: value}]}, a value by class where the model's
 output has one column for each.
 """
@@ -13,14 +15,14 @@ output has one column for each.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
 from msgspec import UNSET, Raw, UnsetType
 
 from edgeml.serving import cells
-from edgeml.serving.model import Feed, Model
+from edgeml.serving.model import Feed, Model, Question
 from edgeml.serving.refusal import Refusal
 from edgeml.serving.signature import Column
 
@@ -33,6 +35,7 @@ _FORMS = 'give {"input_data": {"columns": [...], "data": [[...]]}}, {"input_data
 class _Body(msgspec.Struct, forbid_unknown_fields=True):
     input_data: Raw | UnsetType = UNSET
     data: Raw | UnsetType = UNSET
+    id: Literal["edgeml-golden"] | UnsetType = UNSET  # window.GOLDEN; no other means anything here
 
 
 class _Split(msgspec.Struct, forbid_unknown_fields=True):
@@ -69,17 +72,24 @@ class Table:
         self._outputs = [tensor.name for tensor in model.signature.outputs]
         self._known: dict[bytes, tuple[list[str], msgspec.json.Decoder[Any], list[int] | None]] = {}
 
-    def score(self, body: bytes) -> tuple[bytes, int]:
-        """The answer to a body, and its rows. Raises Refusal."""
+    def read(self, body: bytes) -> Question:
+        """The question in a body. Raises Refusal."""
         if not self._model.signature.by_row:
             raise Refusal(400, "this model does not give one answer per row; use /v2/models/.../infer")
-        feed, rows = self.parse(body)
-        outputs = self._model.run(feed)
-        self._model.count(outputs)
-        return self._answer(outputs, rows), rows
+        return Question(*self.parse(body))
 
-    def parse(self, body: bytes) -> tuple[Feed, int]:
-        """What the model is fed, and the number of rows. Raises Refusal."""
+    def answer(self, question: Question, outputs: list[np.ndarray]) -> bytes:
+        """The answer to a question, of the model's outputs."""
+        if not question.asked:
+            self._model.count(outputs)
+        columns = [self._values(output, question.rows) for output in outputs]
+        predictions = [dict(zip(self._outputs, values, strict=True)) for values in zip(*columns, strict=True)]
+        return _ENCODER.encode(
+            {"model_name": self._model.name, "model_version": self._model.version, "predictions": predictions}
+        )
+
+    def parse(self, body: bytes) -> tuple[Feed, int, bool]:
+        """What the model is fed, the number of rows, and whether they are of a golden request. Raises Refusal."""
         try:
             usual = self._usual.decode(body).input_data
         except ValueError:  # another form or order, or wrong: looked at in peace
@@ -87,11 +97,11 @@ class Table:
         known = self._known.get(bytes(usual.columns))
         if known is None or not (known[2] is None or self._alike):
             return self._any(body)
-        return self._checked(usual.data, known[2])
+        return *self._checked(usual.data, known[2]), False
 
-    def _any(self, body: bytes) -> tuple[Feed, int]:
+    def _any(self, body: bytes) -> tuple[Feed, int, bool]:
         """As parse, for any form of a table."""
-        table = self._table(body)
+        table, golden = self._table(body)
         first = table[:1]
         if first == b"{":
             given = self._decode(_SPLIT, table, self._names)
@@ -105,7 +115,7 @@ class Table:
                 rows, order = self._decode(self._rows, table, self._names), None
         else:
             raise Refusal(400, f"the table must be an object or a list; {_FORMS}")
-        return self._checked(rows, order)
+        return *self._checked(rows, order), golden
 
     def _checked(self, rows: list[Any], order: list[int] | None) -> tuple[Feed, int]:
         if not rows:
@@ -114,15 +124,15 @@ class Table:
             raise Refusal(413, f"the table has {len(rows)} rows, more than {self._most}; send it in parts")
         return self._feed(rows, order), len(rows)
 
-    def _table(self, body: bytes) -> bytes | Raw:
-        """The part of the body that holds the table, without space around it."""
+    def _table(self, body: bytes) -> tuple[bytes, bool]:
+        """The part of the body that holds the table, without space around it, and whether it is a golden request."""
         if body.lstrip()[:1] == b"[":
-            return body.strip()
+            return body.strip(), False
         given = self._decode(_BODY, body, self._names)
         if (given.input_data is UNSET) == (given.data is UNSET):
             raise Refusal(400, f"the body must have exactly one of input_data and data; {_FORMS}")
         part = given.data if isinstance(given.input_data, UnsetType) else given.input_data
-        return bytes(part)  # type: ignore[arg-type]
+        return bytes(part), given.id is not UNSET  # type: ignore[arg-type]
 
     def _decoder(self, columns: bytes) -> tuple[list[str], msgspec.json.Decoder[Any], list[int] | None]:
         """The names of a request's columns, the decoder of its rows, and the place of each column of the signature."""
@@ -219,13 +229,6 @@ class Table:
             return cells.array(values, column.dtype)
         except (ValueError, OverflowError):
             raise Refusal(400, f"column '{column.name}' has values that do not fit together", column.name) from None
-
-    def _answer(self, outputs: list[np.ndarray], rows: int) -> bytes:
-        columns = [self._values(output, rows) for output in outputs]
-        predictions = [dict(zip(self._outputs, values, strict=True)) for values in zip(*columns, strict=True)]
-        return _ENCODER.encode(
-            {"model_name": self._model.name, "model_version": self._model.version, "predictions": predictions}
-        )
 
     def _values(self, output: np.ndarray, rows: int) -> list[Any]:
         classes = self._model.signature.classes

@@ -114,17 +114,14 @@ class Online:
             return Answer(202, None, {"Location": self._operation("")})
         return Answer(200, self._resource(endpoint, name)) if self._look(path, key) else refusal(404, "UserError", name)
 
-    def score(self, request: Request, is_token: Callable[[str], bool]) -> Answer:
+    def score(self, request: Request, *, by_token: bool) -> Answer:
         """A caller's request: by the header, else by the traffic; the container sees its own path."""
         name = request.host.partition(".")[0]
         endpoint = self.endpoints.get(name)
         if endpoint is None:
             return refusal(404, "NotFound", request.host)
-        given, mode = (
-            request.headers.get("authorization", "").removeprefix("Bearer "),
-            endpoint["properties"]["authMode"],
-        )
-        if not (is_token(given) if mode == "AADToken" else given == f"key-of-{name}"):
+        by_key = request.headers.get("authorization") == f"Bearer key-of-{name}"
+        if not (by_token if endpoint["properties"]["authMode"] == "AADToken" else by_key):
             return Answer(401, {"message": "key_auth_access_denied"})
         named = request.headers.get("azureml-model-deployment", "")
         led = {d: share for d, share in (endpoint["properties"].get("traffic") or {}).items() if share}

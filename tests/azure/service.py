@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
 
-from tests.azure import contract, loop, online, tracked, web
+from tests.azure import contract, loop, online, rights, tracked, web
 from tests.azure.server import Answer, Request, refusal
 
 ENDED = ("Completed", "Failed", "Canceled")
@@ -65,6 +65,8 @@ class Service:
         self.gone = False
         self.tracking_uri = ""
         self.denied: tuple[str, str] | None = None  # method and kind of what this identity may not do
+        self.granted: frozenset[str] | None = None  # the actions of its roles on what is here; None: it may do all
+        self.used: set[str] = set()  # actions that were needed
         self.on_completed: Callable[[str, Job], None] = lambda name, job: None
         self.on_created: Callable[[str, Job], None] = lambda name, job: None
         self._lock = threading.RLock()
@@ -75,7 +77,7 @@ class Service:
         self.state = State()
         self.wrong = []
         self.plan, self.token_seconds, self.slow_operations = ["Queued", "Running", "Completed"], 3600, 0
-        self.gone, self.denied = False, None
+        self.gone, self.denied, self.granted, self.used = False, None, None, set()
         self.tracking_uri = f"azureml://{loop.API.removeprefix('https://')}/mlflow/v1.0{loop.WORKSPACE_ID}"
         self.on_completed = self.on_created = lambda name, job: None
         self.state.datastores["workspaceblobstore"] = {
@@ -101,7 +103,10 @@ class Service:
             if request.host.endswith(f".{web.HOST}"):
                 return self.state.web.call(request)
             if request.host.endswith(f".{online.HOST}"):
-                return self.state.online.score(request, lambda token: self._knows(token, loop.ML))
+                by_token = self._knows(request.headers.get("authorization", "").removeprefix("Bearer "), loop.ML)
+                if by_token and self._ungranted(request, rights.SCORE):
+                    return Answer(403, {"message": "this identity may not score"})
+                return self.state.online.score(request, by_token=by_token)
             return refusal(404, "NotFound", f"nothing at {request.host}")
 
     # ---- sign-in ----
@@ -183,6 +188,8 @@ class Service:
             return refusal(404, "SubscriptionNotFound", f"The subscription '{match[1]}' could not be found.")
         if match[2] and match[2].lower() != loop.GROUP:
             return refusal(404, "ResourceGroupNotFound", f"Resource group '{match[2]}' could not be found.")
+        if match[2] and (refused := self._ungranted(request, rights.action(request.method, request.path))):
+            return refused
         if request.path.startswith(web.PROVIDER):
             return self.state.web.arm(request, self.wrong)
         here = f"{loop.WORKSPACE_ID}/"
@@ -220,6 +227,17 @@ class Service:
             self.wrong.append(f"{request.method} {request.path}: not a call that the loopback cloud knows")
             return refusal(404, "NotFound", request.path)
         return handler(request, parts, action, body)
+
+    def _ungranted(self, request: Request, action: str) -> Answer | None:
+        """Azure's refusal of an action that no role of this identity has; actions are named in any case."""
+        self.used.add(action)
+        if self.granted is None or action.lower() in {each.lower() for each in self.granted}:
+            return None
+        message = (
+            f"The client '{loop.CLIENT}' does not have authorization to perform action '{action}' over scope "
+            f"'{request.path}' or the scope is invalid."
+        )
+        return refusal(403, "AuthorizationFailed", message)
 
     def _permitted(self, request: Request, kind: str) -> Answer | None:
         if self.denied is not None and self.denied == (request.method, kind):

@@ -2,7 +2,7 @@
 
 Every object is held against the published schemas (`kubernetes-validate`, strictly) before it is taken. Pods are not
 run: an image whose answers are in `answers` gets ready and gives them, any other fails its deadline, as a pod whose
-image cannot be pulled does.
+image cannot be pulled does. Where it has a `key`, an admission controller of it denies what that did not sign.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from urllib.parse import parse_qs, urlsplit
 import kubernetes_validate
 import yaml
 
+from edgeml.image import signature, verification
+
 VERSION = "1.31"
 TOKEN, NAMESPACE = "a-token", "ward"
 GROUPS = {
@@ -42,8 +44,12 @@ class Cluster:
     answers: dict[str, list[dict[str, Any]]]
     objects: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     serving: str = ""
+    key: str = ""
+    fails: bool = False  # the admission controller, where it has to say no: it decides nothing
+    pods: bool = True  # whether the account may make them
     asked: list[tuple[str, str]] = field(default_factory=list)
     breaches: list[str] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)  # that somebody wanted to run
     url: str = ""
     authority: str = ""
     version: int = 0
@@ -60,13 +66,33 @@ class Cluster:
             | {"contexts": contexts, "users": [user]}
         )
 
-    def take(self, resource: str, name: str, wanted: dict[str, Any]) -> tuple[int, Any]:
+    def admission(self, image: str) -> tuple[int, Any] | None:
+        """The refusal of an image by a controller that looks for signatures in the registry, worded as such are."""
+        self.images.append(image)
+        if not self.key:
+            return None
+        name, _, digest = image.partition("@")
+        if signature.signed_by(verification.store(name), digest, signature.trusted(self.key)):
+            return None
+        if self.fails:
+            why = 'Internal error occurred: failed calling webhook "policy.example": context deadline exceeded'
+            return 500, _status(500, "InternalError", why)
+        why = f"validation failed: failed policy: edgeml: containers[0].image\n{image} signature key validation failed"
+        return 403, _status(403, "Forbidden", f'admission webhook "policy.example" denied the request: {why}')
+
+    def take(self, resource: str, name: str, wanted: dict[str, Any], *, dry: bool = False) -> tuple[int, Any]:
         """An object as it is stored; `generation` grows with its spec alone."""
         try:
             kubernetes_validate.validate(wanted, VERSION, strict=True)
         except kubernetes_validate.ValidationError as error:
             self.breaches.append(f"{resource}/{name}: {error.message}")
             return 422, _status(422, "Invalid", str(error.message))
+        if resource in ("deployments", "pods"):
+            pod = wanted["spec"]["template"]["spec"] if resource == "deployments" else wanted["spec"]
+            if refused := self.admission(pod["containers"][0]["image"]):
+                return refused
+        if dry:
+            return 201, wanted
         there = self.objects.get((resource, name))
         if resource == "deployments":
             wanted["spec"].setdefault("replicas", 1)
@@ -122,12 +148,14 @@ class Cluster:
             return self._proxied("/".join(more[2:]), body)
         name = more[0] if more else ""
         there = self.objects.get((resource, name))
+        if method == "POST" and resource == "pods" and not self.pods:
+            return 403, _status(403, "Forbidden", 'pods is forbidden: User "edgeml" cannot create resource "pods"')
         if method == "POST":
             wanted = json.loads(body)
             name = wanted["metadata"]["name"]
             if (resource, name) in self.objects:
                 return 409, _status(409, "AlreadyExists", f'{resource} "{name}" already exists')
-            return self.take(resource, name, wanted)
+            return self.take(resource, name, wanted, dry=query.get("dryRun") == "All")
         if method == "PATCH":
             return self.take(resource, name, yaml.safe_load(body))
         if not name:

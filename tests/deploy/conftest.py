@@ -20,10 +20,13 @@ import pytest
 from edgeml.cli import main
 from edgeml.image import golden, oci, packaging, runtime, signature, verification
 from edgeml.image.remote import Remote
+from edgeml.infra import template
+from tests.azure import loop
 from tests.azure.server import Cloud
 from tests.azure.service import Service
 from tests.engine.daemon import Daemon, started
 from tests.images import Released, Running, inside
+from tests.infra.conftest import GIVEN
 from tests.release_builder import run_folder
 
 ROOT = Path(__file__).parents[2]
@@ -183,7 +186,20 @@ def in_azure(
     azure_once.service.reset()
     yield azure_once
     assert azure_once.service.wrong == [], "a body that the service's own models do not have"
+    golden_requests = [each for each in azure_once.cloud.requests if each.path == "/score"]
+    assert all(each.json()["id"] == golden.ID for each in golden_requests), "counted as a prediction of a patient"
     assert azure_once.cloud.strangers == [], "something outside of the loopback cloud was asked for"
+
+
+def granted(role: str, **parameters: Any) -> frozenset[str]:
+    """The actions of a role of infra/azure/main.json; none where these parameters do not make it."""
+    main, values = template.load(ROOT / "infra/azure/main.json"), {"workspace": loop.WORKSPACE, **GIVEN["azure"]}
+    made = template.evaluate(main, values | parameters, template.Place(loop.SUBSCRIPTION, loop.GROUP, loop.LOCATION))
+    for one in made.resources:
+        facts = one.body.get("properties", {})
+        if one.type.endswith("/roleDefinitions") and facts["roleName"] == f"edgeml {role} {loop.WORKSPACE}":
+            return frozenset(facts["permissions"][0]["actions"])
+    return frozenset()
 
 
 class AzureSite:

@@ -15,10 +15,10 @@ from edgeml.gitops import deploy as deployments
 from edgeml.gitops import gate, remote, running
 from edgeml.gitops import record as records
 from tests.azure.web import PROVIDER, App, Place
-from tests.deploy.conftest import AzureSite, InAzure
+from tests.deploy.conftest import AzureSite, InAzure, granted
 from tests.images import Released
 
-SITE, NAME = "portal", "cancer"
+SITE, NAME, ROLE = "portal", "cancer", "deploys to web apps of"
 
 
 class Site(AzureSite):
@@ -53,6 +53,7 @@ def site(
     place(f'resource_id = "{PROVIDER}{NAME}"')
     site = Site(in_azure, released, capsys)
     site.azure.make(NAME)
+    in_azure.service.granted = granted(ROLE, webApps=[NAME])
     return site
 
 
@@ -74,6 +75,17 @@ def test_the_slot_takes_the_new_image_is_asked_and_swapped_and_again_changes_not
     assert (code, told["outcome"], site.writes()) == (0, "unchanged", [])
     code, told, _ = site.edgeml("status", SITE)
     assert code == 0 and told["sites"][0]["state"] == "in step"
+
+
+def test_the_template_gives_the_deploying_identity_what_is_asked_for_and_no_more(site: Site) -> None:
+    site.azure.slow = 2
+    for image in (site.first, site.second):
+        assert site.deploy(image)[1]["outcome"] == "deployed"
+    assert site.edgeml("status", SITE)[0] == 0
+    assert site.world.service.used == site.world.service.granted
+    site.world.service.granted = granted(ROLE)
+    code, _, said = site.deploy(site.first)
+    assert (code, site.world.service.granted) == (1, frozenset()) and "may not do Microsoft.Web/sites/read" in said
 
 
 def test_the_slot_then_holds_the_last_known_good(site: Site) -> None:

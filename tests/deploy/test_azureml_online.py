@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,17 @@ import pytest
 from edgeml.azure.arm import Arm
 from tests.azure import loop
 from tests.azure.server import BEFORE, Request, refusal
-from tests.deploy.conftest import AzureSite, InAzure
+from tests.deploy.conftest import AzureSite, InAzure, granted
 from tests.images import Released
 
-SITE, NAME = "cloud", "cancer"
+SITE, NAME, ROLE = "cloud", "cancer", "deploys to endpoints of"
+# What Microsoft's article on MLOps gives who deploys, beside what requests to Resource Manager name: the workspace may
+# ask for the environment itself. And the endpoint is written with the identity that pulls, which is a right on that.
+BEYOND = {
+    "Microsoft.MachineLearningServices/workspaces/environments/read",
+    "Microsoft.MachineLearningServices/workspaces/environments/write",
+    "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action",
+}
 
 
 class Site(AzureSite):
@@ -54,6 +60,7 @@ def site(
     Path("edgeml.toml").write_text(f'[sites]\norder = ["{SITE}"]\n[site.{SITE}]\nendpoint = "{NAME}"\n')
     site = Site(in_azure, released, capsys)
     site.azure.make(NAME)
+    in_azure.service.granted = granted(ROLE, endpointAuth="aad_token")
     return site
 
 
@@ -104,6 +111,26 @@ def test_the_traffic_moves_in_percents_where_the_record_says_so(site: Site) -> N
     assert [sorted(each.values()) for each in sent] == [[10, 90], [100], [100]]  # the last writes the tags
 
 
+@pytest.mark.parametrize("mode", ["AADToken", "Key"])
+def test_the_template_gives_the_deploying_identity_what_is_asked_for_and_no_more(site: Site, mode: str) -> None:
+    site.azure.make(NAME, mode)
+    rights = site.world.service.granted = granted(ROLE, endpointAuth="key" if mode == "Key" else "aad_token")
+    site.world.service.used = set()
+    for image in (site.first, site.second):
+        assert site.deploy(image)[1]["outcome"] == "deployed"
+    site.azure.deployments[NAME, "old"] = json.loads(json.dumps(next(iter(site.azure.deployments.values()))))
+    assert site.edgeml("deploy", SITE, "--ungated")[1]["outcome"] == "deployed"
+    assert site.edgeml("status", SITE)[0] == 0
+    assert site.world.service.used == rights - BEYOND
+
+
+def test_without_the_parameter_there_is_no_role(site: Site) -> None:
+    site.world.service.granted = granted(ROLE)
+    code, _, said = site.deploy(site.first)
+    assert (code, site.world.service.granted) == (1, frozenset())
+    assert "may not do Microsoft.MachineLearningServices/workspaces/onlineEndpoints/read" in said
+
+
 def test_a_change_by_hand_does_not_last(site: Site) -> None:
     site.deploy(site.first)
     (deployment,) = site.azure.deployments.values()
@@ -137,10 +164,10 @@ def test_what_fails_gives_the_traffic_back_by_itself(
     elif case == "wrong-later":  # all is well until it has the traffic
         whole = site.azure.score
 
-        def score(request: Request, is_token: Callable[[str], bool]) -> Any:
+        def score(request: Request, *, by_token: bool) -> Any:
             if "azureml-model-deployment" not in request.headers:
                 site.azure.spoiled = {site.second.reference}
-            return whole(request, is_token)
+            return whole(request, by_token=by_token)
 
         monkeypatch.setattr(site.azure, "score", score)
     else:
@@ -152,6 +179,15 @@ def test_what_fails_gives_the_traffic_back_by_itself(
     assert site.serves() == site.first.reference and site.images() == [site.first.reference]
     code, told, _ = site.edgeml("status", SITE)
     assert code == 1 and told["sites"][0]["state"] == "differs" and told["sites"][0]["running"] == site.first.reference
+
+
+def test_why_it_failed_may_be_hidden_but_not_that_it_failed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.azure.failing = {site.first.reference: "The image could not be pulled."}
+    refused = refusal(403, "AuthorizationFailed", "no authorization to perform action 'mfeOperationsStatus/read' over")
+    monkeypatch.setattr(site.azure, "operation", lambda _: refused)
+    code, told, _ = site.deploy(site.first)
+    assert (code, told["outcome"], site.images()) == (1, "failed", [])
+    assert "ended in Failed (asking why it failed: this identity may not do mfeOperationsStatus/read" in told["reason"]
 
 
 def test_the_first_one_that_fails_leaves_nothing(site: Site) -> None:
@@ -211,12 +247,14 @@ def test_a_bad_network_changes_nothing_in_the_end(site: Site) -> None:
 
 def test_keys_are_used_where_the_endpoint_has_them_and_are_told_to_nobody(site: Site) -> None:
     site.azure.make(NAME, "Key")
+    site.world.service.granted = granted(ROLE, endpointAuth="key")
     code, told, said = site.deploy(site.first)
     assert code == 0 and f"key-of-{NAME}" not in said + json.dumps(told)
 
 
 def test_an_endpoint_on_kubernetes_compute_gets_deployments_of_its_kind(site: Site) -> None:
     site.azure.make(NAME, "Key", compute=f"{loop.WORKSPACE_ID}/computes/edge-vm")
+    site.world.service.granted = granted(ROLE, endpointAuth="key")
     assert site.deploy(site.first, "{health_seconds: 0, memory_mb: 512, cpus: 0.5}")[0] == 0
     (deployment,) = site.azure.deployments.values()
     assert deployment["properties"]["endpointComputeType"] == "Kubernetes"

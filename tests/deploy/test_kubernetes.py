@@ -18,11 +18,13 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from edgeml.cli import main
 from edgeml.commands import deploy as command
 from edgeml.errors import EdgemlError
 from edgeml.gitops import deploy as deployments
 from edgeml.gitops.deploy import Release, Rollout
 from edgeml.gitops.sites import kubectl, kubernetes
+from edgeml.image import verification
 from edgeml.image.packaging import Packaged
 from tests.deploy import cluster as clusters
 from tests.images import ROOT, Released
@@ -36,8 +38,8 @@ class Site:
     def __init__(self, project: Path, released: Released, cluster: clusters.Cluster) -> None:
         self.project, self.released, self.cluster = project, released, cluster
 
-    def wants(self, packaged: Packaged, rollout: str = "{health_seconds: 0}") -> None:
-        text = self.released.record(SITE, "kubernetes", packaged, rollout)
+    def wants(self, packaged: Packaged, rollout: str = "{health_seconds: 0}", more: str = "") -> None:
+        text = self.released.record(SITE, "kubernetes", packaged, rollout) + more
         (self.project / f"deployments/{SITE}.yml").write_text(text)
 
     def deploy(self, packaged: Packaged, rollout: str = "{health_seconds: 0}") -> Rollout:
@@ -49,7 +51,10 @@ class Site:
         overlay.write_text(overlay.read_text() + text)
 
     def writes(self) -> list[tuple[str, str]]:
-        return [(method, path) for method, path in self.cluster.asked if method != "GET" and "/proxy/" not in path]
+        """What would change something; pods are made as dry runs alone."""
+        assert ("pods", "edgeml-signature") not in self.cluster.objects
+        asked = [(method, path) for method, path in self.cluster.asked if method != "GET" and "/proxy/" not in path]
+        return [each for each in asked if not each[1].endswith("/pods")]
 
 
 @pytest.fixture
@@ -70,6 +75,7 @@ def site(released: Released, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with clusters.serving(answers, tmp_path) as cluster, clusters.serving({}, tmp_path) as decoy:
         (tmp_path / "kubeconfig").write_text(cluster.kubeconfig(decoy.url))
         monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+        cluster.key = released.key.read_text()
         yield Site(project, released, cluster)
         assert cluster.breaches == [] and decoy.asked == [], "only schemas' objects, and only the named context"
 
@@ -89,6 +95,82 @@ def test_a_release_serves_and_again_changes_nothing(site: Site) -> None:
     serving = deployments.status(SITE)[1]
     assert serving.image == first.reference and serving.healthy
     assert serving.predictions == clusters.METRICS
+
+
+def test_a_cluster_that_admits_what_nobody_signed_gets_nothing_unless_the_record_says_so(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = site.released.first
+    site.cluster.key = ""
+    with pytest.raises(EdgemlError, match=r"admits an image that nobody has signed.*--policy kyverno.*workflow"):
+        site.deploy(first)
+    assert site.writes() == [] and site.cluster.objects == {}
+    signature = site.cluster.images[-1]
+    assert signature != first.reference and verification.store(first.reference.partition("@")[0]).manifest(
+        signature.partition("@")[2]
+    ), "it is there, so only that nobody signed it can be why it is denied"
+    site.wants(first, more="signature: workflow\n")
+    assert deployments.deploy_ungated(SITE, print)[1].details["current"]["signature"] == "workflow"
+    assert deployments.status(SITE)[1].details["signature"] == "workflow"
+    site.cluster.key = site.released.key.read_text()
+    site.wants(first)
+    assert deployments.deploy_ungated(SITE, print)[1].outcome == deployments.UNCHANGED
+    assert deployments.status(SITE)[1].details["signature"] == "cluster"
+    assert main(["status", SITE]) == 0 and "verified by the cluster" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (": unsigned\n  image x\nno key", "unsigned image x no key"),
+        (" without explanation", "without explanation"),
+        (": ", "no reason given"),
+    ],
+)
+def test_a_denial_is_told_however_a_webhook_words_it(
+    site: Site, said: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = f'Error from server: error when creating "STDIN": admission webhook "p.example" denied the request{said}'
+    refused = kubectl.Failed("last line", whole)
+    monkeypatch.setattr(kubectl.Cluster, "ask", lambda *_, **__: (_ for _ in ()).throw(refused))
+    assert kubernetes._cluster(SITE).denial("{}") == reason
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("another-key", "denies the signed image .*signature key validation failed.*prints one"),
+        ("no-answer", "refuses .*failed calling webhook"),
+        ("no-right", "refuses .*cannot create resource"),
+    ],
+)
+def test_a_cluster_that_cannot_show_that_it_verifies_gets_nothing(site: Site, case: str, words: str) -> None:
+    if case == "another-key":
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        site.cluster.key = ec.generate_private_key(ec.SECP256R1()).public_key().public_bytes(*form).decode()
+    else:  # a no, but none because of a signature
+        site.cluster.fails, site.cluster.pods = case == "no-answer", case != "no-right"
+    with pytest.raises(EdgemlError, match=words):
+        site.deploy(site.released.first)
+    assert site.writes() == []
+
+
+def test_the_policies_name_the_keys_and_the_place(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    site.wants(site.released.first)
+    key = site.released.key.read_text()
+    assert main(["deploy", SITE, "--policy", "kyverno"]) == 0
+    (rule,) = yaml.safe_load(capsys.readouterr().out)["spec"]["rules"]
+    assert rule["match"]["any"][0]["resources"] == {"kinds": ["Pod"], "namespaces": [clusters.NAMESPACE]}
+    assert rule["verifyImages"][0]["attestors"][0]["entries"][0]["keys"]["publicKeys"] == key
+    assert main(["deploy", SITE, "--policy", "sigstore"]) == 0
+    spec = yaml.safe_load(capsys.readouterr().out)["spec"]
+    assert spec["images"] == [{"glob": site.released.first.reference.partition("@")[0] + "*"}]
+    assert spec["authorities"][0]["key"]["data"] == key
+    Path("deployments/trusted/key.pub").unlink()
+    assert main(["deploy", SITE, "--policy", "kyverno"]) == 1
 
 
 @pytest.mark.parametrize("case", ["wrong-answer", "never-ready"])
@@ -248,6 +330,9 @@ HOST = [{"name": "host", "hostPath": {"path": "/"}}]
     [
         ("replace", f"{POD}/automountServiceAccountToken", True, "gives up no token"),
         ("replace", "/spec/strategy/rollingUpdate/maxUnavailable", 1, "gives up maxUnavailable"),
+        ("replace", f"{POD}/containers/0/readinessProbe/httpGet/path", "/", "gives up its readiness probe"),
+        ("remove", f"{POD}/containers/0/env", None, "gives up 5 s of waiting before the end"),
+        ("replace", f"{POD}/terminationGracePeriodSeconds", 30, "gives up the time to end"),
         ("add", f"{POD}/hostNetwork", True, "gives up no namespace of the node"),
         ("add", f"{POD}/containers/0/securityContext/privileged", True, "gives up no privilege"),
         ("remove", f"{POD}/securityContext", None, "lacks what the base has"),

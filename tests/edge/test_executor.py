@@ -18,6 +18,7 @@ from edgeml.storage import blob_client, sas, transfer
 from tests.conftest import RunningStorage
 from tests.edge.conftest import commit, use
 from tests.edge.vm import Vm, machine
+from tests.whole import whole
 
 TWO, FAILS, STREAM, GIVEN = (f"pipelines/edge/{name}.yml" for name in ("two", "fails", "stream", "given"))
 SECONDS = 120.0
@@ -252,6 +253,7 @@ def token(storage: RunningStorage, seconds: float) -> str:
     return sas.container_sas(account, key, "private", expires=datetime.now(UTC) + timedelta(seconds=seconds))
 
 
+@whole("makes an environment over SSH in 30 s")
 def test_a_machine_without_packages_gets_them_from_here(
     project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

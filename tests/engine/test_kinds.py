@@ -14,13 +14,14 @@ from edgeml.engine.step import has_package
 from tests.engine.project import Project, alive
 
 TRIAL = """
-    import argparse, sys, mlflow
+    import argparse, sys
     parser = argparse.ArgumentParser()
     for name in ("lr", "depth", "kernel", "out"):
         parser.add_argument("--" + name)
     args = parser.parse_args()
     if args.kernel == "broken":
         sys.exit("no such kernel")
+    import mlflow
     with mlflow.start_run():
         mlflow.log_metric("auc", -abs(float(args.lr) - 0.3) + int(args.depth))
     open(args.out + "/model.txt", "w").write(f"{args.lr} {args.depth} {args.kernel}")

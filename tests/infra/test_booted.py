@@ -21,6 +21,7 @@ import pytest
 
 from edgeml.edge import session
 from edgeml.infra.target import bootstrap
+from tests.whole import whole
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = {"mmdebstrap": "mmdebstrap", "systemd-nspawn": "systemd-container", "nft": "nftables", "ip": "iproute2"}
@@ -32,9 +33,7 @@ VM, WORLD = "10.78.0.2", "10.78.0.1"
 SITE = 8181  # a site's port, which its container's follows
 SECONDS = 60  # for a boot, or for what a boot has to bring
 
-pytestmark = pytest.mark.skipif(
-    "EDGEML_TEST_WHOLE" not in os.environ, reason="boots a machine of its own in minutes; make test-whole does"
-)
+pytestmark = whole("boots a machine of its own in minutes")
 
 
 @dataclass

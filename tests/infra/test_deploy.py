@@ -265,15 +265,19 @@ def test_a_destroy_that_failed_is_gone_on_with(rows: ArmServer, infra: Run) -> N
     assert len(rows.resources) == 1
 
 
+@pytest.mark.parametrize("sites", [(), ("--set", "endpointAuth=key", "--set", 'webApps=["ward"]')], ids=["", "sites"])
 @pytest.mark.parametrize("arm", ["azure"], indirect=True)
-def test_the_cloud_side_is_made_and_handed_over(arm: ArmServer, infra: Run, folder: Path) -> None:
-    code, _, said = infra("apply", "--target", "azure")
+def test_the_cloud_side_is_made_and_handed_over(
+    arm: ArmServer, infra: Run, folder: Path, sites: tuple[str, ...]
+) -> None:
+    code, _, said = infra("apply", "--target", "azure", *sites)
     assert code == 0, said
     settings = (folder / "edgeml.toml").read_text()
     workspace = template.values_of(folder / "infra/azure/parameters.json")["workspace"]  # a fork's own
     assert f'[azure]\nworkspace = "{workspace}"\nclient_id = "44444444-4444-4444-4444-444444444444"\n' in settings
     assert "deploying identity 55555555-5555-5555-5555-555555555555" in said
-    assert infra("plan", "--target", "azure")[0] == 0
+    assert infra("plan", "--target", "azure", *sites)[0] == 0
+    assert any(one.lower().endswith(f"/{workspace}-pull") for one in arm.resources) == bool(sites)
     subjects = {
         one["properties"]["subject"] for one in arm.resources.values() if "subject" in one.get("properties", {})
     }

@@ -49,6 +49,26 @@ def test_without_public_address_and_sources_it_still_breaks_none() -> None:
     assert judged("stack-hub", document, values | {"publicAddress": False, "sshSources": [], "serveSources": []}) == []
 
 
+@pytest.mark.parametrize(
+    ("more", "made"),
+    [
+        ({}, set()),
+        ({"endpointAuth": "aad_token"}, {"workspaces/edgeml", "userAssignedIdentities/edgeml-pull"}),
+        ({"webApps": ["ward", "night"]}, {"sites/ward", "sites/night"}),
+    ],
+)
+def test_who_deploys_has_rights_where_its_sites_are_and_nowhere_else(more: dict[str, Any], made: set[str]) -> None:
+    document, values = read("azure")
+    values |= {"workspace": "edgeml", **more}
+    assert judged("azure", document, values) == []
+    by_deploy = {
+        one.id.partition("/providers/Microsoft.Authorization/")[0]
+        for one in template.evaluate(document, values, PLACE).resources
+        if one.type.endswith("/roleAssignments") and one.body["properties"]["principalId"].of.endswith("/edgeml-deploy")
+    }
+    assert {"/".join(scope.split("/")[-2:]) for scope in by_deploy} == {"registries/edgemlacr"} | made
+
+
 def test_every_description_of_an_api_version_is_used() -> None:
     for target in TARGETS:
         document, _ = read(target)

@@ -10,8 +10,10 @@ from pathlib import Path
 
 from tests.engine.project import EDGEML
 from tests.sandbox.test_run import without_bubblewrap
+from tests.whole import whole
 
 
+@whole("takes another 20 s of the demo")
 def test_without_bubblewrap_the_demo_goes_on_and_says_so(checkout: Path) -> None:
     path = os.pathsep.join([str(Path(sys.executable).parent), without_bubblewrap(checkout)])
     environment = {**os.environ, "PATH": path}

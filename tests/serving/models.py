@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,13 @@ def matrix(folder: Path, signature: bool = True) -> Path:
         }
         (folder / "signature.json").write_text(json.dumps({"features": features, **ports}))
     return folder
+
+
+def columns(folder: Path, names: Sequence[str]) -> Path:
+    """An input of one number for each name, and their sum."""
+    inputs = [make_tensor_value_info(name, TensorProto.FLOAT, [None, 1]) for name in names]
+    outputs = [make_tensor_value_info("sum", TensorProto.FLOAT, [None, 1])]
+    return _write(folder, [make_node("Sum", list(names), ["sum"])], inputs, outputs, {})
 
 
 def every(folder: Path) -> Path:

@@ -61,7 +61,7 @@ def test_the_model_is_fed_what_the_table_says(
     names = [NAMES[index] for index in order]
     split = {"columns": names, "data": [[row[index] for index in order] for row in rows]}
     body = [{"input_data": split}, {"data": rows}, {"input_data": records}, records][form]
-    feed, count = Table(model, 10).parse(json.dumps(body, indent=indent).encode())
+    feed, count, _ = Table(model, 10).parse(json.dumps(body, indent=indent).encode())
     assert count == len(rows)
     assert list(feed) == NAMES
     for place, (name, kind) in enumerate(models.MIXED):

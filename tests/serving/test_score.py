@@ -92,6 +92,7 @@ def without(*names: str) -> dict[str, Any]:
         ({}, "", "input_data"),
         ({"data": [ROW], "input_data": [ROW]}, "", "exactly one"),
         ({"dataframe_split": {}}, "dataframe_split", "input_data"),
+        ({"data": [ROW], "id": "job-7"}, "", "job-7"),
         (7, "", "input_data"),
         (None, "", "input_data"),
     ],

@@ -41,6 +41,8 @@ def test_a_full_window_is_told_and_nothing_before(start: Start, tmp_path: Path) 
     served.score([[None, 0, False, "Aachen"]])  # no number, so no prediction
     assert served.score([[7]]).status == 400
     infer(served, [[9, 0, 0, "Aachen"]] * 40, id=window.GOLDEN)
+    for key in ("input_data", "data"):
+        assert len(served.score({"id": window.GOLDEN, key: models.rows(0, 0, 40)}).json["predictions"]) == 40
     assert told(served) == [] and metrics(served)["edgeml_predictions_windows_total"] == 0
     served.score(models.rows(1, 0, 0))
     assert told(served) == [110, 20, 70] and metrics(served)["edgeml_predictions_windows_total"] == 1

@@ -17,6 +17,7 @@ import pytest
 from edgeml import storage as face
 from edgeml.errors import EdgemlError
 from edgeml.storage import install, server
+from tests.whole import whole
 
 Started = subprocess.CompletedProcess[str]
 
@@ -218,7 +219,7 @@ def test_an_interrupted_installation_is_made_again(tmp_path: Path, monkeypatch: 
     assert len((tmp_path / "calls").read_text().splitlines()) == 4
 
 
-@pytest.mark.skipif("EDGEML_TEST_WHOLE" not in os.environ, reason="downloads Node once more; make test-whole does")
+@whole("downloads Node once more")
 def test_a_machine_without_node_gets_its_own(tmp_path: Path) -> None:
     """Node and Azurite really come from their registries, into the project's folder, and serve."""
     tools = tmp_path / "tools"

@@ -17,6 +17,7 @@ from tests.azure.sshd import sshd
 from tests.conftest import ROOT
 from tests.story.act import Ran, Runner, furnish
 from tests.story.fork import deploy_key
+from tests.whole import whole
 
 WORKFLOWS = {
     path.name: yaml.load(path.read_text(), yaml.BaseLoader) for path in (ROOT / ".github/workflows").glob("*.yml")
@@ -76,6 +77,7 @@ def test_a_target_is_attached_given_another_key_looked_at_and_detached_by_hand(c
     assert lines <= {line for workflow, _, line in cloud.runner.succeeded if workflow == "edge.yml"}
 
 
+@whole("takes 25 s by act")
 def test_a_training_that_fails_in_azure_releases_nothing(cloud: Cloud) -> None:
     cloud.running.service.plan = ["Running", "Failed"]
     ran = cloud.act("train.yml", "push")
@@ -97,8 +99,9 @@ def test_one_line_that_breaks_turns_the_required_check_red(cloud: Cloud) -> None
     """Also where it is the last of a job, and the other jobs are green."""
     checkout = cloud.folder / "broken"
     shutil.copytree(cloud.project, checkout, symlinks=True)
+    every = ("setup", "lint", "test", "demo", "story", "test-whole")
     for target in ("lint", "test", "demo"):  # their work is the story's; here only what becomes of them counts
-        lines = [f"{each}:\n\t@{'false' if each == target else 'true'}\n" for each in ("setup", "lint", "test", "demo")]
+        lines = [f"{each}:\n\t@{'false' if each == target else 'true'}\n" for each in every]
         (checkout / "Makefile").write_text("\n".join(lines))
         payload = {"ref": "refs/heads/main", "pull_request": {"number": 1}}
         ran = cloud.runner.run(checkout, "check.yml", "pull_request", payload)
@@ -130,7 +133,7 @@ def test_each_job_has_the_rights_that_it_needs_and_no_more() -> None:
         },
         ("edge.yml", "edge"): {**base, "id-token": write},
         ("monitor.yml", "sites"): {**base, "issues": write},
-        ("template.yml", "fork"): base,
+        **{("template.yml", name): base for name in ("fork", "story", "whole")},
         ("train.yml", "submit"): {**base, "id-token": write},
         ("train.yml", "wait"): {**base, "actions": write, "id-token": write},
         ("train.yml", "release"): {

@@ -42,7 +42,7 @@ def wrong(url: str, golden: Golden, headers: dict[str, str]) -> str:
         raise EdgemlError(f"{url} is not https, so rows and keys would go there in the clear; give it TLS", 1)
     client: Any = PipelineClient(url, policies=[RetryPolicy(retry_total=2)])
     with client:
-        request = HttpRequest("POST", url, json={"input_data": golden.rows}, headers=headers)
+        request = HttpRequest("POST", url, json={"id": golden_request.ID, "input_data": golden.rows}, headers=headers)
         try:
             response = client.send_request(request, connection_timeout=10, read_timeout=30)
             if response.status_code != 200:

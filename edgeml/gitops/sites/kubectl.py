@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -29,8 +30,15 @@ LEASE_SECONDS = 900  # a deployment that was killed keeps the next one waiting f
 PAUSE = 2.0
 
 
+_DENIED = re.compile(r"admission webhook \S+ denied the request\W*(.*)", re.DOTALL)
+
+
 class Failed(Exception):  # noqa: N818 - an answer
-    """kubectl says no; the message is its last line."""
+    """kubectl says no; the message is its last line, and `said` all of it."""
+
+    def __init__(self, message: str, said: str = "") -> None:
+        super().__init__(message)
+        self.said = said
 
 
 class Cluster:
@@ -73,6 +81,20 @@ class Cluster:
             raise Failed("this deployment lost its lease, and another may have begun")
         self.ask("apply", "--server-side", "--force-conflicts", f"--field-manager={MANAGER}", "--filename=-",
                  content=manifests)  # fmt: skip
+
+    def denial(self, manifest: str) -> str:
+        """Why an admission controller would not let an object be made; empty where it would. Nothing is made.
+
+        Raises Failed for any other answer, as where a controller cannot be reached: it has decided nothing.
+        """
+        try:
+            self.ask("create", "--dry-run=server", "--output=name", "--filename=-", content=manifest)
+        except Failed as failed:
+            denied = _DENIED.search(failed.said)
+            if denied is None:
+                raise
+            return " ".join(denied[1].split())[:300] or "no reason given"
+        return ""
 
     def wait(self, name: str) -> None:
         """Until every pod of a Deployment is of its newest version and ready. Raises Failed."""
@@ -149,8 +171,9 @@ class Cluster:
     def _called(self, *arguments: str, content: str = "") -> str:
         done = subprocess.run([self._program, *arguments], input=content.encode(), capture_output=True)
         if done.returncode:
-            lines = [line.strip() for line in done.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
-            raise Failed(lines[-1][:500] if lines else f"kubectl ended with {done.returncode}")
+            said = done.stderr.decode("utf-8", "replace")
+            lines = [line.strip() for line in said.splitlines() if line.strip()]
+            raise Failed(lines[-1][:500] if lines else f"kubectl ended with {done.returncode}", said)
         return done.stdout.decode()
 
 

@@ -1,8 +1,9 @@
 """A site of the kind `kubernetes`: plain manifests, applied by kubectl, the image by its digest.
 
 Kubernetes itself starts the new pods beside the old ones and ends those once the new ones are ready. edgeml verifies
-the signature before it applies, asks the golden request after, and applies what it knows to be good again where any of
-it fails. What is known to be good lies in the cluster, in a ConfigMap, as the very manifests that were applied.
+the signature before it applies, has the cluster show that it verifies too, asks the golden request after, and applies
+what it knows to be good again where any of it fails. What is known to be good lies in the cluster, in a ConfigMap, as
+the very manifests that were applied.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from edgeml.errors import EdgemlError
 from edgeml.gitops import images
 from edgeml.gitops.deploy import DEPLOYED, FAILED, ROLLED_BACK, UNCHANGED, Release, Rollout, Serving
-from edgeml.gitops.sites import manifests
+from edgeml.gitops.sites import admission, manifests
 from edgeml.gitops.sites.kubectl import Cluster, Failed
 
 if TYPE_CHECKING:
@@ -33,9 +34,11 @@ def deploy(site: str, record: Record, release: Release, say: Say) -> Rollout:
     say("verifying the signature by the keys of this repository")
     golden = images.verified_as(record).golden
     cluster = _cluster(site)
-    wanted = manifests.text(manifests.render(record, release.commit, cluster.kustomize))
-    new = {"image": record.image, "tag": release.tag, "manifests": wanted}
+    objects = manifests.render(record, release.commit, cluster.kustomize)
+    new = {"image": record.image, "tag": release.tag, "signature": record.signature}
+    new["manifests"] = manifests.text(objects)
     try:
+        admission.require(cluster, record, objects, say)
         with cluster.lease(say):
             return _rolled_out(cluster, record, new, golden, say)
     except Failed as failed:
@@ -52,7 +55,8 @@ def status(site: str, record: Record) -> Serving:
     except Failed as failed:
         raise _unreachable(cluster, failed) from None
     image = deployment["spec"]["template"]["spec"]["containers"][0]["image"] if deployment else ""
-    details = {key: _shown(state[key]) for key in ("previous", "failed")}
+    details: dict[str, Any] = {key: _shown(state[key]) for key in ("previous", "failed")}
+    details["signature"] = (state["current"] or {}).get("signature", admission.WORKFLOW)
     return Serving(image, ready, details, predictions=metrics or "")
 
 
@@ -87,6 +91,9 @@ def _rolled_out(cluster: Cluster, record: Record, new: dict[str, Any], golden: G
         state["failed"] = {"image": new["image"], "reason": reason}
         return _taken_back(cluster, state, FAILED if same else ROLLED_BACK, reason, say)
     if same:
+        if state["current"].get("signature") != new["signature"]:
+            state["current"]["signature"] = new["signature"]
+            _keep(cluster, state)
         after = cluster.find("deployment", NAME) or {}
         untouched = before and before["metadata"]["generation"] == after["metadata"]["generation"]
         return Rollout(UNCHANGED if untouched else DEPLOYED, "", _details(state))

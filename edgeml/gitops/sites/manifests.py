@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 FOLDER = "deployments/kubernetes"
 NAME = "scoring"  # of the Deployment, its container and its Service
 SITE = "edgeml/site"  # an annotation
+PROPAGATION_SECONDS = 5  # in which every node has learned that a pod is going, by far; most take one
 KINDS = frozenset({"Deployment", "Service", "NetworkPolicy", "PodDisruptionBudget"})
 
 
@@ -93,6 +94,7 @@ def _container(site: str, deployment: dict[str, Any]) -> dict[str, Any]:
         pod = deployment["spec"]["template"]["spec"]
         (container,) = pod["containers"]
         inner, strategy = container["securityContext"], deployment["spec"]["strategy"]["rollingUpdate"]
+        wait, finish = _seconds_to_end(container)
         held = {
             f"the names '{NAME}'": deployment["metadata"]["name"] == container["name"] == NAME,
             "runAsNonRoot": pod["securityContext"]["runAsNonRoot"] is True,
@@ -104,12 +106,27 @@ def _container(site: str, deployment: dict[str, Any]) -> dict[str, Any]:
             "no capability": inner["capabilities"] == {"drop": ["ALL"]},
             "no other container": not pod.get("initContainers"),
             "maxUnavailable: 0": strategy["maxUnavailable"] == 0,
+            "its readiness probe": container["readinessProbe"]["httpGet"]["path"] == "/v2/health/ready",
+            f"{PROPAGATION_SECONDS} s of waiting before the end": wait >= PROPAGATION_SECONDS,
+            "the time to end": pod["terminationGracePeriodSeconds"] > wait + finish,
         }
     except (KeyError, TypeError, ValueError) as error:
         raise EdgemlError(f"{FOLDER}/{site} lacks what the base has ({error}); leave that as it is", 1) from None
     if broken := [name for name, holds in held.items() if not holds]:
         raise EdgemlError(f"{FOLDER}/{site} gives up {broken[0]}; a patch must leave that as the base has it", 1)
     return container
+
+
+def _seconds_to_end(container: dict[str, Any]) -> tuple[int, int]:
+    """How long the server goes on listening after SIGTERM, which is the wait of a preStop hook, and then finishes.
+
+    Until every node knows that the pod is going it is sent requests, and it must take them.
+    """
+    from edgeml.serving.settings import PREFIX, Settings
+
+    given = {each["name"]: each.get("value") for each in container.get("env") or []}
+    wait, finish = (given.get(f"{PREFIX}{name}_SECONDS") for name in ("DRAIN", "STOP"))
+    return int(wait or Settings.drain_seconds), int(finish or Settings.stop_seconds)
 
 
 def text(documents: list[dict[str, Any]]) -> str:
