@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import random
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgeml.airlock import disclosure, shared
+from edgeml.airlock import disclosure
 from edgeml.airlock.evidence import near
 from edgeml.airlock.evidence.corpus import distinct
-from edgeml.airlock.evidence.tokens import Tokens, encoded, tokens, words_of
+from edgeml.airlock.evidence.tokens import encoded, tokens, words_of
 from edgeml.airlock.finding import Artifact
 from edgeml.airlock.intake import alike, decodings, json_views, spans, views
 from tests.airlock.private_table import NUMBERS, log, private, table
@@ -77,62 +75,6 @@ def test_spans_hold_all_that_the_patterns_find_in_the_whole_text(seed: int, mark
                 assert list(way(text, letters)) == expected, (name, text)
                 found += len(expected)
     assert found > 130
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_a_copy_of_the_process_finds_what_this_one_finds(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    chance = random.Random(seed)
-    text = "\n".join([_mixed(chance) for _ in range(60)] + [log(200), "0,5 1,25", "7% null \U0001d7d9\udcff"])
-    data = encoded(text)
-    monkeypatch.setattr("edgeml.airlock.evidence.tokens.CHUNK", 1 << 10)
-    plain = tokens(data), list(decodings.of(text))
-    monkeypatch.setattr(shared, "LEAST", 0)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    forks = []
-    monkeypatch.setattr(os, "fork", _counted(os.fork, forks))
-    fast = tokens(data), list(decodings.of(text))
-    assert len(forks) == 2
-    assert fast[1] == plain[1] and len(plain[1]) > 20
-    assert len(fast[0].others) == 2
-    for mine, theirs in zip(_arrays(fast[0]), _arrays(plain[0]), strict=True):
-        assert mine.dtype == theirs.dtype
-        np.testing.assert_array_equal(mine, theirs)
-
-
-def _counted(work: Callable[[], int], calls: list[int]) -> Callable[[], int]:
-    def counted() -> int:
-        calls.append(1)
-        return work()
-
-    return counted
-
-
-def _arrays(found: Tokens) -> list[np.ndarray]:
-    return [*found.words, *found.numbers, *(part for other in found.others for part in other), found.lines]
-
-
-@pytest.mark.parametrize("fault", ["dies", "fails", "is refused"])
-def test_what_the_copy_does_not_bring_back_is_done_here(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = os.getpid()
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-
-    def work(job: int) -> bytes:
-        if os.getpid() != here:
-            if fault == "dies":
-                os._exit(3)
-            raise ValueError("a private value")
-        time.sleep(0.02)
-        return bytes([job])
-
-    def refused() -> int:
-        raise OSError("no process is left")
-
-    if fault == "is refused":
-        monkeypatch.setattr(os, "fork", refused)
-    found = shared.shared(9, work, lambda one: [one], lambda parts: bytes(parts[0]), shared.LEAST)
-    assert found == [bytes([job]) for job in range(9)]
-    with pytest.raises(ValueError):
-        shared.shared(9, lambda _: int("x"), lambda _: [], lambda _: 0, shared.LEAST)
 
 
 KEYS = ["epoch", "loss", "count", "max_glucose", "f1", "total", "dof", "roc", "predictions", "confusion", "note", "a 7"]

@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from hashlib import blake2b
-from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
-
-from edgeml.airlock.shared import shared
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 CHUNK = 1 << 18
-_EDGE = 4  # line ends before and behind a piece
-_WORDS, _NUMBERS = ("u8", "i8", "i8", "?"), ("f8", "f8", "i8", "i8", "i8")  # kinds of the arrays, by field
 LONGEST = 4  # words of a gram
 _FLOAT32 = 6.1e-8
 _BASE, _ROUNDS = 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93
@@ -94,63 +90,35 @@ def tokens(data: bytes) -> Tokens:
     percents: list[Numbers] = []
     lines = []
     count = 0
-    for start, (found, *readings, ends) in _read(data):
-        words.append(found._replace(start=found.start + start, end=found.end + start))
+    for start, (raw, found, *readings) in _read(data):
+        shift = start - 4
+        words.append(Words(found.hash, found.start + shift, found.end + shift, found.joined))
         for reading, into in zip(readings, (numbers, commas, percents), strict=True):
             if reading is not None:
                 key = np.where(reading.key >= 0, reading.key + count, -1)
-                into.append(reading._replace(at=reading.at + start, key=key))
-        lines.append(ends + start)
+                into.append(reading._replace(at=reading.at + shift, key=key))
+        lines.append(np.flatnonzero(raw[4:-4] == 10) + start)
         count += len(found.hash)
     others = tuple(_joined(part) for part in (commas, percents) if part)
     joined = Words(*map(np.concatenate, zip(*words, strict=True)))
     return Tokens(joined, _joined(numbers), others, np.concatenate(lines))
 
 
-def _read(data: bytes) -> Iterator[tuple[int, _Found]]:
-    """The pieces of the data with their tokens."""
+def _read(data: bytes) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    """The pieces of the data with their tokens, two at a time: what costs here lets other threads run."""
     pieces = list(_pieces(data))
+    if len(pieces) == 1:
+        yield 0, _piece(data)
+        return
     _tables()
-    found = shared(len(pieces), lambda job: _piece(pieces[job][1]), _packed, _unpacked, len(data))
-    yield from zip((start for start, _ in pieces), found, strict=True)
+    with ThreadPoolExecutor(2) as pool:
+        yield from zip([start for start, _ in pieces], pool.map(_piece, [piece for _, piece in pieces]), strict=True)
 
 
-class _Found(NamedTuple):
-    """The tokens of a piece, their places counted from its start."""
-
-    words: Words
-    numbers: Numbers
-    comma: Numbers | None
-    percent: Numbers | None
-    lines: NDArray[np.int64]
-
-
-def _piece(data: bytes) -> _Found:
-    import numpy as np
-
+def _piece(data: bytes) -> tuple[Any, ...]:
     piece = _Piece(data)
     words = _words(piece)
-    numbers, comma, percent = (part and part._replace(at=part.at - _EDGE) for part in _numbers(piece, words))
-    words = words._replace(start=words.start - _EDGE, end=words.end - _EDGE)
-    assert numbers is not None
-    return _Found(words, numbers, comma, percent, np.flatnonzero(piece.raw[_EDGE:-_EDGE] == 10))
-
-
-def _packed(found: _Found) -> list[memoryview]:
-    """The bytes of all arrays, those of a reading that is not there as if it were empty."""
-    nothing = (b"",) * len(Numbers._fields)
-    parts = [*found.words, *found.numbers, *(found.comma or nothing), *(found.percent or nothing), found.lines]
-    return [memoryview(part).cast("B") for part in parts]
-
-
-def _unpacked(parts: Sequence[bytes | memoryview]) -> _Found:
-    import numpy as np
-
-    kinds = [*_WORDS, *_NUMBERS, *_NUMBERS, *_NUMBERS, "i8"]
-    arrays = iter([np.frombuffer(part, dtype=kind) for part, kind in zip(parts, kinds, strict=True)])
-    words = Words(*islice(arrays, len(_WORDS)))
-    numbers, comma, percent = (Numbers(*islice(arrays, len(_NUMBERS))) for _ in range(3))
-    return _Found(words, numbers, comma if len(comma.at) else None, percent if len(percent.at) else None, next(arrays))
+    return piece.raw, words, *_numbers(piece, words)
 
 
 class _Piece:
@@ -159,7 +127,7 @@ class _Piece:
     def __init__(self, data: bytes) -> None:
         import numpy as np
 
-        self.data = b"\n" * _EDGE + data + b"\n" * _EDGE
+        self.data = b"\n\n\n\n" + data + b"\n\n\n\n"
         self.raw = np.frombuffer(self.data, dtype=np.uint8)
         self.lower = self.data.lower() + bytes(8)
         self.eight = np.ndarray((len(self.raw) + 1,), "<u8", self.lower, strides=(1,)).copy()
@@ -180,7 +148,7 @@ def words_of(data: bytes) -> Words:
     parts = []
     for start, piece in _pieces(data):
         found = _words(_Piece(piece))
-        parts.append(found._replace(start=found.start + start - _EDGE, end=found.end + start - _EDGE))
+        parts.append(found._replace(start=found.start + start - 4, end=found.end + start - 4))
     return Words(*map(np.concatenate, zip(*parts, strict=True)))
 
 

@@ -10,13 +10,13 @@ import quopri
 import re
 import unicodedata
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeAlias
 from urllib.parse import unquote_plus
 
 from edgeml.airlock.intake import spans
-from edgeml.airlock.shared import shared
 
 RUNS = 20_000  # encoded runs that are looked at in one text
 
@@ -59,21 +59,13 @@ def of(text: str) -> Iterator[tuple[str, bytes | str]]:
             yield from ((name, found) for found in islice(way(text, None), RUNS))
         return
     letters = spans.Letters(text)
-    every = shared(
-        len(WAYS), lambda job: list(islice(WAYS[job][1](text, letters), RUNS)), _packed, _unpacked, len(text)
-    )
-    for (name, _), several in zip(WAYS, every, strict=True):
-        yield from ((name, one) for one in several)
 
+    def found(way: tuple[str, Way]) -> list[bytes | str]:
+        return list(islice(way[1](text, letters), RUNS))
 
-def _packed(found: list[bytes | str]) -> list[bytes]:
-    """Each decoding's bytes behind a letter for what it is."""
-    return [b"s" + one.encode("utf-8", "surrogatepass") if isinstance(one, str) else b"b" + one for one in found]
-
-
-def _unpacked(parts: Sequence[bytes | memoryview]) -> list[bytes | str]:
-    every = [(bytes(part[:1]), bytes(part[1:])) for part in parts]
-    return [one.decode("utf-8", "surrogatepass") if kind == b"s" else one for kind, one in every]
+    with ThreadPoolExecutor(2) as pool:  # what costs here lets other threads run
+        for (name, _), several in zip(WAYS, pool.map(found, WAYS), strict=True):
+            yield from ((name, one) for one in several)
 
 
 def _runs(
