@@ -18,6 +18,7 @@ from edgeml.airlock.evidence import bits
 from edgeml.airlock.evidence.cells import Lookup
 from edgeml.airlock.evidence.words import COMMON
 from edgeml.airlock.finding import Artifact, Finding, Rule
+from edgeml.airlock.intake import alike
 from edgeml.airlock.private import Private
 from edgeml.airlock.profile import Numbers
 
@@ -218,6 +219,7 @@ def check(artifacts: Sequence[Artifact], private: Private) -> list[Finding]:
     names = _Names(private)
     for artifact in artifacts:
         text = artifact.data.decode("utf-8", "replace")
+        text = alike.shortened(text, lambda line: _silent(line, names))
         document = _document(text, _PLAIN)
         if document is None:
             asked += _printed(artifact.name, text, names)
@@ -271,6 +273,12 @@ class _Names:
         return ".".join(["$", *told])
 
 
+def _silent(line: str, names: _Names) -> bool | None:
+    """Whether no rule says anything of a document, whatever its numbers are; None where there is none."""
+    document = _document(line, _PLAIN)
+    return None if document is None else next(_walk(_Place((), names), [document]), None) is None
+
+
 _SHAPES = frozenset({dict, list})
 _PLAIN = json.JSONDecoder(parse_int=float)
 _EXACT = json.JSONDecoder(parse_float=_Printed, parse_int=_Printed, parse_constant=lambda _: None)
@@ -307,7 +315,7 @@ def _walk(root: _Place, document: Any, kind: type = float) -> Iterator[tuple[_Pl
                     yield place.inner(key), child
         elif isinstance(value, list):
             inner = place.inner("[]")
-            stack += [(inner, child) for child in value if child.__class__ in _SHAPES]
+            stack += [(inner, child) for child in value if child and child.__class__ in _SHAPES]
             if inner.says:
                 yield from ((inner, child) for child in value if isinstance(child, kind))
 

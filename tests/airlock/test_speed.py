@@ -5,30 +5,33 @@ from __future__ import annotations
 import base64
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from edgeml.airlock import disclosure
 from edgeml.airlock.evidence import near
 from edgeml.airlock.evidence.corpus import distinct
 from edgeml.airlock.evidence.tokens import encoded, tokens, words_of
 from edgeml.airlock.finding import Artifact
-from edgeml.airlock.intake import decodings, json_views, spans, views
+from edgeml.airlock.intake import alike, decodings, json_views, spans, views
 from tests.airlock.private_table import NUMBERS, log, private, table
 
 SECRET = "Margaret O'Neill 17.993 10,381 122.81 é"
 MARKS = ["\n", " ", ",", "; ", ".", "\r\n", "-", "=", "\n  ", ":", "x", "", "é", "\x0c"]
 
 
-def _lines(text: str, width: int) -> str:
-    return "\n".join(text[at : at + width] for at in range(0, len(text), width))
+def _lines(text: str, width: int, end: str = "\n") -> str:
+    return end.join(text[at : at + width] for at in range(0, len(text), width))
 
 
 DRESSES: list[Callable[[bytes, random.Random], str]] = [
     lambda data, _: base64.b64encode(data).decode(),
     lambda data, chance: _lines(base64.b64encode(data * 3).decode(), chance.choice([4, 8, 12, 76])),
+    lambda data, chance: _lines(base64.b64encode(data).decode(), chance.choice([4, 8, 12]), "\r\n"),
     lambda data, _: base64.urlsafe_b64encode(data).decode().rstrip("="),
     lambda data, chance: data.hex(chance.choice([" ", ":", ","])),
     lambda data, _: data.hex(),
@@ -45,7 +48,7 @@ DRESSES: list[Callable[[bytes, random.Random], str]] = [
 ]
 
 
-def _mixed(chance: random.Random) -> str:
+def _mixed(chance: random.Random, marks: list[str] = MARKS) -> str:
     """A text of pieces that are encoded in many ways, of what is text and of what is not."""
     parts = []
     for _ in range(chance.randint(5, 25)):
@@ -54,23 +57,65 @@ def _mixed(chance: random.Random) -> str:
             data = chance.randbytes(chance.randint(4, 120))
         elif chance.random() < 0.1:
             data = data.decode("utf-8", "replace").encode("utf-16")
-        parts += [chance.choice(DRESSES)(data, chance), chance.choice(MARKS)]
+        parts += [chance.choice(DRESSES)(data, chance), chance.choice(marks)]
     text = "".join(parts)
     return text if chance.random() < 0.4 else text.encode("ascii", "ignore").decode()
 
 
+@pytest.mark.parametrize("marks", [MARKS, [mark for mark in MARKS if mark != "\n  "], ["\n", "\r\n", " "]])
 @pytest.mark.parametrize("seed", range(4))
-def test_spans_hold_all_that_the_patterns_find_in_the_whole_text(seed: int) -> None:
+def test_spans_hold_all_that_the_patterns_find_in_the_whole_text(seed: int, marks: list[str]) -> None:
     chance, found = random.Random(seed), 0
-    for _ in range(60):
-        text = _mixed(chance)
+    for _ in range(40):
+        text = _mixed(chance, marks)
         letters = spans.Letters(text)
         for name, way in decodings.WAYS:
             if name != "quoted-printable":
                 expected = list(way(text, None))
                 assert list(way(text, letters)) == expected, (name, text)
                 found += len(expected)
-    assert found > 200
+    assert found > 130
+
+
+KEYS = ["epoch", "loss", "count", "max_glucose", "f1", "total", "dof", "roc", "predictions", "confusion", "note", "a 7"]
+PRINTED = ["0", "7", "3.0", "-0.25", "1e-05", "12345", "0.000", "NaN", "true", '"n 12"', "null"]
+
+
+def _document(chance: random.Random, depth: int = 2) -> str:
+    if depth and chance.random() < 0.5:
+        parts = [f'"{key}": {_document(chance, depth - 1)}' for key in chance.sample(KEYS, chance.randint(0, 3))]
+        return f"{{{', '.join(parts)}}}"
+    if depth and chance.random() < 0.4:
+        return f"[{', '.join(_document(chance, depth - 1) for _ in range(chance.choice([0, 2, 60, 150])))}]"
+    return chance.choice(PRINTED)
+
+
+def test_lines_of_one_form_are_judged_as_each_of_them_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other numbers in the same places, among them some that are no JSON; and as many lines as rows or not."""
+    opened, chance, told, shorter = private(table(300), tmp_path), random.Random(9), 0, 0
+    shortened = alike.shortened
+
+    def counted(text: str, silent: Callable[[str], bool | None]) -> str:
+        nonlocal shorter
+        found = shortened(text, silent)
+        shorter += len(found) < len(text)
+        return found
+
+    monkeypatch.setattr(alike, "LEAST", 0)
+    for _ in range(25):
+        forms = [f'{{"step": {_document(chance)}}}' for _ in range(chance.randint(1, 4))]
+        lines = [re.sub(r"(?<=[ \[])[37](?=[,\]}])", lambda _: str(chance.randint(0, 99)), one) for one in forms * 75]
+        if chance.random() < 0.3:
+            lines[chance.randrange(len(lines))] = chance.choice(
+                ['{"a": 07}', '{"a": 1.}', "[1,", "]", "5", '{"a": -0}']
+            )
+        artifact = Artifact("run.jsonl", "json", "\n".join(lines).encode())
+        monkeypatch.setattr(alike, "shortened", lambda text, _: text)
+        plain = disclosure.check([artifact], opened)
+        monkeypatch.setattr(alike, "shortened", counted)
+        assert disclosure.check([artifact], opened) == plain
+        told += bool(plain)
+    assert told > 5 and shorter > 5
 
 
 def test_of_lines_that_are_not_quoted_printable_only_words_with_escapes_are_decoded() -> None:

@@ -287,7 +287,7 @@ def _numbers(piece: _Piece, words: Words) -> tuple[Numbers, Numbers | None, Numb
     nulls = _nulls(words)
     first = _merged(plain, nulls, words, piece.raw)
     commas = None
-    comma = runs.read(44) if ((runs.gap == 1) & (runs.after == 44)).any() else None
+    comma = runs.read(44) if len(runs.heads(44)) else None
     if comma is not None and len(comma.start):
         kept = ~np.isin(plain.start, comma.start) & ~np.isin(plain.start, comma.second)
         whole = _Read(*(np.concatenate([mine[kept], theirs]) for mine, theirs in zip(plain, comma, strict=True)))
@@ -375,7 +375,7 @@ class _Runs:
 
         raw, kinds = self.piece.raw, _tables().kinds
         link = (self.gap == 1) & (self.after == mark)
-        index = self._heads(mark, link)
+        index = self.heads(mark)
         has = link[index]
         last = index + has
         follow = np.append(link, False)[last]  # a second mark: a version, an address, a date
@@ -404,10 +404,11 @@ class _Runs:
         digits = _digits(np.abs(value / unit), form.has | form.bare)
         return _Read(value, unit, digits, start[good], self.start[form.last], after[good] == 37)
 
-    def _heads(self, mark: int, link: NDArray[np.bool_]) -> NDArray[np.int64]:
+    def heads(self, mark: int) -> NDArray[np.int64]:
         """The runs with which numbers begin."""
         import numpy as np
 
+        link = (self.gap == 1) & (self.after == mark)
         before = self.piece.raw.take(self.start - 1)
         letter = (_tables().kinds.take(before) & (_LETTER | _LINE)) != 0
         head = np.ones(len(link), dtype=bool)

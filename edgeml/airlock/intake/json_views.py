@@ -118,9 +118,9 @@ def _scalars(text: str) -> Iterator[str]:
         return
     owner = _owners((raw[brackets] | 32) == 123)
     start, end = brackets + 1, np.append(brackets[1:], len(raw))
-    numbered = _any(numeric, start, end)
+    numbered = _any(numeric, brackets)
     raw[key] = 32
-    filled = _any(digit | ((raw | 32) - 97 < 26), start, end)
+    filled = _any(digit | ((raw | 32) - 97 < 26), brackets)
     several = np.bincount(owner, filled, minlength=len(brackets)) > 1
     several |= np.bincount(owner, numbered, minlength=len(brackets)) > 0
     some = np.flatnonzero(filled & several[owner])
@@ -163,12 +163,11 @@ def _owners(opens: NDArray[np.bool_]) -> NDArray[np.int64]:
     return owner
 
 
-def _any(marked: NDArray[np.bool_], start: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether a byte of each stretch is marked."""
+def _any(marked: NDArray[np.bool_], begins: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether a byte from each place on and before the next one is marked."""
     import numpy as np
 
-    count = np.append(0, np.cumsum(marked, dtype=np.int32))
-    return np.asarray(count[end] > count[start])
+    return np.maximum.reduceat(marked.view(np.uint8), begins).view(bool)
 
 
 def _lines(raw: NDArray[np.uint8], start: NDArray[np.int64], end: NDArray[np.int64], owner: NDArray[np.int64]) -> str:

@@ -48,7 +48,7 @@ def _memory(data: bytes) -> Iterator[tuple[str, str]]:
 
     data = data[:MEMORY]
     for kind, width, least in (("<f8", 8, 4), ("<f4", 4, 8), (">f8", 8, 4), (">f4", 4, 8)):
-        for offset in range(min(width, max(0, len(data) - width + 1))):
+        for offset in range(min(width, max(0, len(data) - width * least + 1))):
             numbers = np.frombuffer(data, kind, count=(len(data) - offset) // width, offset=offset)
             with np.errstate(all="ignore"):
                 size = np.abs(numbers)

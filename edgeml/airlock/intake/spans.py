@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SHORT = 2048  # letters of a text for which the patterns alone are faster
-BASE64, HEX, BASE32, BASE85, BYTES, DIGIT, LINE = (1 << bit for bit in range(7))
+BASE64, HEX, BASE32, BASE85, BYTES, DIGIT, LINE, HEXES = (1 << bit for bit in range(8))
 _EIGHT = 0x0101010101010101  # eight bytes that are true
 _INDENT = 4096  # spaces before the next line of an encoded word, at most
 _TEXT, _REST, _LEAD, _NEVER = range(4)  # what a byte can be in UTF-8
@@ -38,6 +38,7 @@ class Letters:
         else:
             wide = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
             data = np.where(wide < 128, wide, 255).astype(np.uint8).tobytes()
+        self._data = data
         self.raw = np.frombuffer(data, dtype=np.uint8)
         self.kinds = np.frombuffer(data.translate(_kinds()), dtype=np.uint8)
 
@@ -52,9 +53,8 @@ class Letters:
         """
         import numpy as np
 
-        inside = np.zeros(len(self.raw) // 8 * 8 + 24, dtype=bool)
-        inside[8 : 8 + len(self.raw)] = self.among(kind)
-        start, end = runs(inside.view(np.uint64) == _EIGHT)
+        inside = self._padded(kind)
+        start, end = runs(_full(inside))
         some = np.flatnonzero(end - start >= (least - 7) // 8)
         start, end = start[some] * 8 + 8, end[some] * 8 + 8
         eight = np.arange(8)
@@ -67,12 +67,15 @@ class Letters:
         """Words of base64, over line ends where each line has a multiple of four letters, that decode to something."""
         import numpy as np
 
-        start, end = runs(self._edged(BASE64))
+        indented = self._indented()
+        inside = self._padded(BASE64)
+        start, end = runs(self._edged(inside, None if indented else self._in_base64(inside)))
         length, after = end - start, self._at(end)
         gap = np.append(start[1:], end[-1:]) - end
         link = (length % 4 == 0) & (((after == 10) & (gap == 1)) | ((after == 13) & (gap == 2)))
         # Behind the line's end there may be spaces and tabs, which is rare enough to be looked at one by one.
-        for at in np.flatnonzero((length % 4 == 0) & ((after == 10) | (after == 13)) & (gap > 1)).tolist():
+        spaced = (length % 4 == 0) & ((after == 10) | (after == 13)) & (gap > 1)
+        for at in np.flatnonzero(spaced).tolist() if indented else ():
             between = self.raw[end[at] : end[at] + min(gap[at], _INDENT)].tobytes()
             link[at] = between.rstrip(b" \t") in (b"\n", b"\r\n")
         link[-1:] = False
@@ -100,7 +103,7 @@ class Letters:
         """Pairs of hexadecimal digits, together or with marks between, that decode to something."""
         import numpy as np
 
-        start, end = runs(self._edged(HEX))
+        start, end = runs(self._edged(self._padded(HEX), _around(_full(self._padded(HEXES)), 1)))
         length, after = end - start, self._at(end)
         gap = np.append(start[1:], end[-1:] + 9) - end
         crossed = (gap <= 3) & (np.append(self.raw.take(start[1:] - 1), 0)[: len(gap)] == 120)
@@ -155,24 +158,63 @@ class Letters:
             [[-1], np.flatnonzero((self.raw == 32) | (self.raw == 9) | (self.raw == 10)), [len(text)]]
         )
         word = np.unique(np.searchsorted(spaces, equals[told & mixed[line]]))
-        edges = np.zeros(len(text) + 2, dtype=np.int8)
-        for first, last in ((np.append(0, ends + 1)[whole], ends[whole] + 1), (spaces[word - 1] + 1, spaces[word] + 1)):
-            edges[first] += 1
-            edges[last] -= 1
-        kept = self.raw[np.cumsum(edges[: len(text)], dtype=np.int8) > 0]
-        return kept.tobytes().decode("ascii")
+        first = np.concatenate([np.append(0, ends + 1)[whole], spaces[word - 1] + 1])  # the words are of other lines
+        last = np.concatenate([ends[whole] + 1, spaces[word] + 1])
+        order = np.argsort(first)
+        kept = zip(first[order].tolist(), last[order].tolist(), strict=True)
+        return b"".join([self._data[start:end] for start, end in kept]).decode("ascii")
 
-    def _edged(self, kind: int) -> NDArray[np.bool_]:
-        """Which letters are of an alphabet; one that is not before the first and after the last."""
+    def _padded(self, kind: int) -> NDArray[np.bool_]:
+        """Which letters are of an alphabet, with eight before and up to sixteen behind them that are not."""
         import numpy as np
 
-        inside = np.zeros(len(self.raw) + 2, dtype=bool)
-        inside[1:-1] = self.among(kind)
+        inside = np.zeros(len(self.raw) // 8 * 8 + 24, dtype=bool)
+        inside[8 : 8 + len(self.raw)] = self.among(kind)
         return inside
+
+    def _edged(self, inside: NDArray[np.bool_], eights: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+        """`inside` with one that is not before the first and after the last letter; without those of other `eights`."""
+        import numpy as np
+
+        if eights is not None:
+            inside.view(np.uint64)[~eights] = 0
+        return inside[7 : 9 + len(self.raw)]
+
+    def _in_base64(self, inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which eight letters can be of words that are 16 letters long or go on behind a line's end.
+
+        Other words that end or begin a line have no eight letters of their own, so they and a carriage return reach
+        no further than two eights beside the line's end.
+        """
+        import numpy as np
+
+        ends = np.zeros(len(inside), dtype=bool)
+        np.equal(self.raw, 10, out=ends[8 : 8 + len(self.raw)])
+        return _around(_full(inside), 1) | _around(ends.view(np.uint64) != 0, 2)
+
+    def _indented(self) -> bool:
+        """Whether a line begins with a space or tab."""
+        return b"\n " in self._data or b"\n\t" in self._data
 
     def _at(self, place: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The letters at places, of which some may lie behind the end."""
         return self.raw.take(place, mode="clip")
+
+
+def _full(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which eight letters, from each eighth on, are all of an alphabet: a stretch of 15 has eight such."""
+    import numpy as np
+
+    return np.asarray(inside.view(np.uint64) == _EIGHT)
+
+
+def _around(eights: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
+    """These and so many before and behind them: where a stretch ends that fills them."""
+    wide = eights.copy()
+    for step in range(1, reach + 1):
+        wide[step:] |= eights[:-step]
+        wide[:-step] |= eights[step:]
+    return wide
 
 
 def runs(edged: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -259,6 +301,7 @@ def _kinds() -> bytes:
         (BYTES, digits + b",; \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f"),
         (DIGIT, digits),
         (LINE, b"\n\r\x0b\x0c\x1c\x1d\x1e"),  # where str.splitlines ends a line
+        (HEXES, digits + b"abcdefABCDEF :,x\\"),  # of hexadecimal digits and what may stand between them
     ):
         kinds[list(letters)] |= kind
     kinds[255] = BYTES
