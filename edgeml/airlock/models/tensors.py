@@ -11,9 +11,9 @@ or drops it:
   number of rows and of windows that were looked at is taken off.
 * a column dump: k or more values that fewer than k rows hold, and over four times as many as decoys hit
   (the same numbers, shifted by a few steps of the column's lattice or of float32), or over twice as many if
-  they are nearly all numbers of the tensor.
-* a run: values of a column one after another as the rows have them, with at least 60 bits of evidence. Its order tells
-  it, also where so many rows share each value, or so many points of its lattice are taken, that they say little.
+  they are nearly all numbers of the tensor; or a growing list of values that rows hold, mostly fewer than k.
+* a run: k or more values of a column one after another as the rows have them, with at least 60 bits of evidence. Its
+  order tells it, also where so many rows share each value that the values say little.
 
 Not seen here: numbers that were scaled or rotated (see `activations`) or encoded on purpose.
 """
@@ -46,6 +46,7 @@ RULES = (ROW, COLUMN, RECORDS)
 ROW_BITS, CELLS = 60.0, 4
 FEW_BITS, FEW_ROWS = 20.0, 5
 CHANCE = 4
+LISTED = 0.95  # of a growing list: between two values there may be a mean of them
 NEARLY_ALL = 0.8  # of a tensor's numbers: then twice what chance does is enough
 SPARSEST = 5  # lattice points per row of the table, below which a column's single cells say little
 # How trees number their parts: the values of a column of small whole numbers, by nature.
@@ -57,7 +58,7 @@ THRESHOLDS = frozenset({"nodes_values", "nodes_values_as_tensor", "nodes_splits"
 CONTINUOUS_BITS = {"float32": 20.0, "float16": 9.0, "bfloat16": 6.0}
 ULPS = {"float32": 1, "float16": 1 << 13, "bfloat16": 1 << 16}  # in units of float32's last place
 WINDOWS, GROUPS, PAIRS = 5_000, 200, 20_000
-FOUR, RUN = 4, 8  # rows of a run that are met at once, and that it has at least
+FOUR, RUN = 4, 32  # rows of a run that are met at once, and numbers among which it is suspected
 PROOF = 1_000  # rows found in one form: no more are looked for
 SAMPLE = 20_000
 RECORD_ROWS = 200
@@ -367,20 +368,20 @@ class Tensors:
     def _suspect_runs(self, space: str) -> None:
         values = self.indices[space].values
         for number, form in enumerate(self.forms):
-            if form.space != space or form.values.size < RUN or form.place.role in THRESHOLDS:
+            if form.space != space or form.values.size < self.k or form.place.role in THRESHOLDS:
                 continue
             where = np.searchsorted(values, form.values)
+            window = np.ones(min(RUN, form.values.size))
             for reading in readings(where, 0):
                 for column, name in enumerate(self.columns):
                     bits = self._bits(space, name)[reading]
-                    if np.count_nonzero(bits) < RUN:
+                    if np.count_nonzero(bits) < self.k or len(self.runs[space]) >= GROUPS:
                         continue
-                    sums = np.convolve(bits, np.ones(RUN), "valid")
-                    if not (sums >= ROW_BITS).any() or len(self.runs[space]) >= GROUPS:
+                    if (np.convolve(bits, window, "valid") < ROW_BITS).all():
                         continue
                     at = np.flatnonzero(np.convolve(bits > 0, np.ones(FOUR), "valid") == FOUR)
                     at = at[_irregular(values, np.stack([reading[at + i] for i in range(FOUR)]))]
-                    if at.size > RUN - FOUR:
+                    if at.size > self.k - FOUR:
                         keys = _keys(*(reading[at + i] for i in range(FOUR)))
                         order = np.argsort(keys, kind="stable")
                         self.runs[space].append(Runs(column, keys[order], at[order], reading, number))
@@ -408,7 +409,7 @@ class Tensors:
         rows[found] = places
         before = self.tails.get((space, column), np.zeros(0, dtype=np.int64))
         rows = np.concatenate([before, rows])
-        self.tails[space, column] = rows[-FOUR + 1 :]
+        self.tails[space, column] = rows[-RUN:]
         if rows.size < FOUR:
             return
         at = np.flatnonzero(np.convolve(rows >= 0, np.ones(FOUR), "valid") == FOUR)
@@ -420,7 +421,7 @@ class Tensors:
             left, right = np.searchsorted(one.keys, keys, "left"), np.searchsorted(one.keys, keys, "right")
             times = np.minimum(right - left, 4)
             met = np.repeat(np.arange(at.size), times)
-            if met.size <= RUN - FOUR:
+            if met.size <= self.k - FOUR:
                 continue
             nth = np.arange(met.size) - np.repeat(np.cumsum(times) - times, times)
             position = one.positions[left[met] + nth]
@@ -429,7 +430,7 @@ class Tensors:
             score = np.bincount(run, bits[one.where[position]]) - np.log2(self.rows) - np.log2(one.where.size)
             best = int(np.argmax(score))
             length = int(count[best]) + FOUR - 1
-            if length >= RUN and score[best] >= ROW_BITS:
+            if length >= self.k and score[best] >= ROW_BITS:
                 known = self.met.get((one.form, column), (0, 0.0))
                 self.met[one.form, column] = max(known, (length, float(score[best])))
 
@@ -511,7 +512,9 @@ class Tensors:
                 times = seen[np.searchsorted(index.values, shifted)]
                 chance += np.count_nonzero((times > 0) & (times < self.k)) / 4
             nearly_all = matched.size >= NEARLY_ALL * where.size and matched.size > 2 * (chance + 1)
-            if matched.size > CHANCE * (chance + 1) or nearly_all:
+            held = np.count_nonzero(counts[where]) >= LISTED * where.size
+            listed = held and matched.size >= where.size / 2 and _grows(form.values)
+            if matched.size > CHANCE * (chance + 1) or nearly_all or listed:
                 yield Finding(
                     COLUMN.id, form.file, form.place.where,
                     f"holds {matched.size} values of the column that fewer than {self.k} rows share",
@@ -552,6 +555,12 @@ def readings(where: Array, width: int) -> Iterator[Array]:
     for height in range(max(3, width - 3), width + 2):
         if height not in seen and flat.size % height == 0 and flat.size // height > 1:
             yield flat.reshape(height, -1).T.ravel()
+
+
+def _grows(values: Array) -> bool:
+    """Whether numbers are a growing list, as order statistics are, and no grid of equal steps."""
+    steps = np.diff(values.ravel().astype(np.float64))
+    return bool(steps.size and (steps >= 0).all() and steps.max() > 1.01 * steps.min())
 
 
 def _irregular(values: Array, where: Array) -> Array:
