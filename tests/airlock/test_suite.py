@@ -85,6 +85,22 @@ def test_a_leak_is_blocked(name: str, judged: Callable[[Vector], Judged]) -> Non
     assert found.blocked and not found.approved
 
 
+@pytest.fixture(scope="module")
+def larger() -> Table:
+    return make("clinic", 1, 20 * ROWS)
+
+
+# Among 300 rows these are told by how many they are, and by values that few others have; among 6,000 by neither.
+LARGER = listed("targets_in_a_constant neighbours_quantised_to_bytes quantile_transformer calibrated_by_steps")
+
+
+@pytest.mark.parametrize("name", LARGER)
+def test_a_leak_of_some_rows_of_many_is_blocked(name: str, larger: Table) -> None:
+    found = judge(larger, lambda folder: vectors.build(LEAKS[name], larger, folder))
+    assert found.content and not found.broken, found.told()
+    assert not found.approved
+
+
 def test_what_need_not_be_refused_is_washed_off(clinic: Table, judged: Callable[[Vector], Judged]) -> None:
     for vector in (vector for vector in VECTORS if vector.washed):
         assert stopped(vector, clinic, judged(vector)), vector.name

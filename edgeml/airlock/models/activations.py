@@ -8,9 +8,10 @@ known of the preparation.
 
 Rows of an activation and rows of the constants of the same width are projected on one random vector,
 sorted and matched by bands; what the band lets through is compared element by element (to 1e-4 of the
-standard deviation). A match is evidence as far as its cells are rare among the rows; patterns that k or
-more rows share are none. Where the activation is narrow, decoys (the columns shifted against each other)
-tell how many matches chance gives.
+standard deviation, or to half a step where the constants stand on a grid, as numbers of eight bits do).
+Constants are also what the model computes of constants alone. A match is evidence as far as its cells are
+rare among the rows; patterns that k or more rows share are none. Where the activation is narrow, decoys (the
+columns shifted against each other) tell how many matches chance gives.
 
 Not seen: rows that are stored but that nothing is compared with (see `scaled`), and models that keep only
 0/1 features.
@@ -46,6 +47,7 @@ REFERENCE = 4096
 ELEMENTS = 8_000_000  # of all activations of a chunk
 CANDIDATES = 200_000
 LOOP_ROUNDS = 8
+POINTS, LEVELS = 256, 16  # of a column's grid at most, and that CELLS columns use at least
 Array = np.ndarray[Any, Any]
 
 
@@ -53,6 +55,8 @@ class Constant(NamedTuple):
     where: str
     values: Array  # (m, p) float64
     projected: Array  # m, of what is not ordered
+    tolerance: Array  # p
+    band: float  # of the projected
 
 
 class Space:
@@ -71,11 +75,13 @@ class Space:
             spread = np.sqrt((np.where(known, self.reference - mean, 0) ** 2).sum(axis=0) / count)
         self.spread = np.where(np.isfinite(spread) & (spread > 0), spread, 1.0)
         self.vector = np.random.default_rng(width).standard_normal(width) / self.spread
-        self.band = TOLERANCE * np.sqrt(width) * 4
         self.constants = []
         for where, values in constants:
             shaped = values.reshape(-1, width)
-            self.constants.append(Constant(where, shaped, self._project(shaped)))
+            for tolerance in (TOLERANCE * self.spread, _half_step(shaped)):
+                if tolerance is not None:
+                    band = 4 * float(np.sqrt(((tolerance / self.spread) ** 2).sum()))
+                    self.constants.append(Constant(where, shaped, self._project(shaped), tolerance, band))
         self.matches = [np.zeros(len(c.values), dtype=np.int64) for c in self.constants]
         self.bits = [np.zeros(len(c.values)) for c in self.constants]
         self.cells = [np.zeros(len(c.values), dtype=np.int64) for c in self.constants]
@@ -101,10 +107,10 @@ class Space:
 
     def _pairs(self, rows: Array, sorted_: Array, order: Array, constant: Constant) -> Iterator[int]:
         """The constant's rows that a row equals, once for each such row."""
-        left = np.searchsorted(sorted_, constant.projected - self.band)
-        right = np.searchsorted(sorted_, constant.projected + self.band, "right")
+        left = np.searchsorted(sorted_, constant.projected - constant.band)
+        right = np.searchsorted(sorted_, constant.projected + constant.band, "right")
         left[~np.isfinite(constant.projected)] = right[~np.isfinite(constant.projected)] = 0
-        times = np.minimum(right - left, 64)
+        times = np.minimum(right - left, max(64, CANDIDATES // max(len(constant.values), 1)))
         which = np.repeat(np.arange(times.size), times)[:CANDIDATES]
         if not which.size:
             return
@@ -114,7 +120,7 @@ class Space:
             some = slice(start, start + 4096)
             ours, theirs = constant.values[which[some]], rows[against[some]]
             with np.errstate(all="ignore"):
-                near = np.abs(ours - theirs) <= TOLERANCE * self.spread + 1e-6 * np.abs(theirs)
+                near = np.abs(ours - theirs) <= constant.tolerance + 1e-6 * np.abs(theirs)
             both = ~np.isfinite(ours) & ~np.isfinite(theirs)
             yield from which[some][(near | both).all(axis=1)].tolist()
 
@@ -125,8 +131,8 @@ class Space:
             rare = np.flatnonzero((matched > 0) & (matched < self.k))
             if not rare.size:
                 continue
-            rare = self._told_apart(constant.values, rare)
-            scores = [self._evidence(constant.values[row]) for row in rare[:2000]]
+            rare = self._told_apart(constant, rare)
+            scores = [self._evidence(constant.values[row], constant.tolerance) for row in rare[:2000]]
             penalty = np.log2(max(total, 1)) + np.log2(len(constant.values))
             bits = np.array([score for score, _ in scores]) - penalty
             cells = np.array([count for _, count in scores])
@@ -140,23 +146,47 @@ class Space:
                 if telling >= self.k and rare.size > CHANCE * (np.count_nonzero(self.chance[index]) + 1):
                     yield constant.where, int(rare.size), int(cells[best]), float(max(bits[best], 0))
 
-    def _told_apart(self, values: Array, rare: Array) -> Array:
+    @staticmethod
+    def _told_apart(constant: Constant, rare: Array) -> Array:
         """One of each group of matched rows that are the same to the tolerance.
 
         Where few rows of the table lie far out, the tolerance of all is wide, and a matrix of small weights is
         nothing but one point to it. A row that is met once is one row, however many weights lie beside it.
         """
-        cell = np.where(np.isfinite(values[rare]), values[rare] / (4 * TOLERANCE * self.spread), np.inf)
+        values = constant.values[rare]
+        cell = np.where(np.isfinite(values), values / (4 * constant.tolerance), np.inf)
         return rare[np.sort(np.unique(np.round(cell), axis=0, return_index=True)[1])]
 
-    def _evidence(self, row: Array) -> tuple[float, int]:
+    def _evidence(self, row: Array, tolerance: Array) -> tuple[float, int]:
         with np.errstate(all="ignore"):
-            near = np.abs(self.reference - row) <= TOLERANCE * self.spread + 1e-6 * np.abs(row)
+            near = np.abs(self.reference - row) <= tolerance + 1e-6 * np.abs(row)
         both = ~np.isfinite(self.reference) & ~np.isfinite(row)
         share = (near | both).sum(axis=0) / len(self.reference)
         telling = share <= COMMON
         bits = -np.log2(np.maximum(share, 1 / len(self.reference))) + np.where(share * len(self.reference) <= 1, 4, 0)
         return float(bits[telling].sum()), int(telling.sum())
+
+
+def _half_step(values: Array) -> Array | None:
+    """Half the step of every column's grid, if all stand on one of few points and enough of them use many."""
+    if len(values) < FEW_ROWS or not np.isfinite(values).all():
+        return None
+    steps, levels = np.zeros(values.shape[1]), 0
+    for number, column in enumerate(values.T):
+        points = np.unique(column)
+        if points.size == 1:
+            steps[number] = max(abs(points[0]), 1.0) * TOLERANCE
+            continue
+        wide = points[-1] - points[0]
+        # As many steps as it takes to come from one end to the other: not each of them need be used.
+        counts = np.arange(max(1, np.floor(wide / np.diff(points).min())), POINTS)[:, None]
+        at = (points - points[0]) * counts / wide if points.size <= POINTS else np.zeros((0, 1))
+        fits = np.flatnonzero((np.abs(at - np.round(at)) <= 0.05).all(axis=1))
+        if not fits.size:
+            return None
+        steps[number] = wide / counts[fits[0], 0]
+        levels += points.size >= LEVELS
+    return steps / 2 * (1 + 1e-3) if levels >= CELLS else None
 
 
 class Failed(Exception):  # noqa: N818
@@ -200,6 +230,7 @@ class Run:
         self.names = [port.name for port in self.session.get_outputs()]
         self.inputs = [port.name for port, _ in plan.columns]
         self.constants = [(p.where, a) for p in constants for a in shapes(p)]
+        self.derived = derived(model)
         self.spaces: dict[str, Space | None] = {}
         self.rows, self.chunk = 0, 0
 
@@ -225,6 +256,11 @@ class Run:
             self.rows += size
 
     def _compare(self, values: dict[str, Any], size: int) -> None:
+        if not self.rows:
+            for name in self.derived:
+                if isinstance(array := values.get(name), np.ndarray) and array.dtype.kind == "f":
+                    self.constants += [(f"what is computed as '{name}'", one) for one in both_ways(array)]
+        values = {name: value for name, value in values.items() if name not in self.derived}
         for name, value in _of_rows(values, size):
             if self.spaces.get(name, 0) is None:
                 continue
@@ -266,11 +302,28 @@ def _of_rows(values: dict[str, Any], size: int) -> Iterator[tuple[str, Array]]:
 
 
 def shapes(place: Place) -> Iterator[Array]:
-    """A constant as it lies and transposed."""
+    """A constant of floats as it lies and transposed."""
     array = place.array
-    if array is None or array.dtype.kind not in "fiuV" or array.size < 2 or array.dtype.kind in "iu":
+    if array is not None and array.dtype.kind in "fV":
+        yield from both_ways(array)
+
+
+def both_ways(array: Array) -> Iterator[Array]:
+    """An array of two numbers or more as it lies and transposed."""
+    if array.size < 2:
         return
     values = array.astype(np.float64)
     yield values
     if values.ndim == 2 and min(values.shape) > 1:
         yield np.ascontiguousarray(values.T)
+
+
+def derived(model: Any) -> list[str]:
+    """The values that a model computes of nothing but its constants, as of rows that it keeps in eight bits."""
+    known, found = {"", *(tensor.name for tensor in model.graph.initializer)}, []
+    for node in model.graph.node:
+        plain = all(attribute.type not in (attribute.GRAPH, attribute.GRAPHS) for attribute in node.attribute)
+        if plain and known.issuperset(node.input):
+            known.update(node.output)
+            found += [name for name in node.output if name]
+    return found

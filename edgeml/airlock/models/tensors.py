@@ -11,7 +11,9 @@ or drops it:
   number of rows and of windows that were looked at is taken off.
 * a column dump: k or more values that fewer than k rows hold, and over four times as many as decoys hit
   (the same numbers, shifted by a few steps of the column's lattice or of float32), or over twice as many if
-  they are nearly all numbers of the tensor.
+  they are nearly all numbers of the tensor; or a growing list of values that rows hold, mostly fewer than k.
+* a run: k or more values of a column one after another as the rows have them, with at least 60 bits of evidence. Its
+  order tells it, also where so many rows share each value that the values say little.
 
 Not seen here: numbers that were scaled or rotated (see `activations`) or encoded on purpose.
 """
@@ -44,6 +46,7 @@ RULES = (ROW, COLUMN, RECORDS)
 ROW_BITS, CELLS = 60.0, 4
 FEW_BITS, FEW_ROWS = 20.0, 5
 CHANCE = 4
+LISTED = 0.95  # of a growing list: between two values there may be a mean of them
 NEARLY_ALL = 0.8  # of a tensor's numbers: then twice what chance does is enough
 SPARSEST = 5  # lattice points per row of the table, below which a column's single cells say little
 # How trees number their parts: the values of a column of small whole numbers, by nature.
@@ -55,6 +58,7 @@ THRESHOLDS = frozenset({"nodes_values", "nodes_values_as_tensor", "nodes_splits"
 CONTINUOUS_BITS = {"float32": 20.0, "float16": 9.0, "bfloat16": 6.0}
 ULPS = {"float32": 1, "float16": 1 << 13, "bfloat16": 1 << 16}  # in units of float32's last place
 WINDOWS, GROUPS, PAIRS = 5_000, 200, 20_000
+FOUR, RUN = 4, 32  # rows of a run that are met at once, and numbers among which it is suspected
 PROOF = 1_000  # rows found in one form: no more are looked for
 SAMPLE = 20_000
 RECORD_ROWS = 200
@@ -200,6 +204,16 @@ class Group(NamedTuple):
     view: int
 
 
+class Runs(NamedTuple):
+    """Four numbers after another in a form, to be met by four rows after another in a column."""
+
+    column: int
+    keys: Array  # sorted
+    positions: Array  # of the first number, in `where`
+    where: Array  # indices into the index of the space
+    form: int
+
+
 class View(NamedTuple):
     form: int
     where: Array  # indices into the index of the space, in the order in which the numbers are read
@@ -223,6 +237,9 @@ class Tensors:
         self.groups: dict[str, list[Group]] = {space: [] for space in spaces}
         self.views: list[View] = []
         self.hits: dict[int, dict[int, tuple[float, int]]] = {}
+        self.runs: dict[str, list[Runs]] = {space: [] for space in spaces}
+        self.met: dict[tuple[int, int], tuple[int, float]] = {}  # by form and column: the longest run and its evidence
+        self.tails: dict[tuple[str, int], Array] = {}
         self.dumps: dict[tuple[int, str], Array] = {}  # decoys of a suspected dump
         self.decoys: dict[tuple[str, str], tuple[Index, Array]] = {}
         self.seen_again = 0
@@ -253,7 +270,8 @@ class Tensors:
         for space in self.indices:
             self._suspect_rows(space)
             self._suspect_dumps(space)
-        return any(self.groups.values()) or bool(self.dumps)
+            self._suspect_runs(space)
+        return any(self.groups.values()) or any(self.runs.values()) or bool(self.dumps)
 
     def _bits(self, space: str, name: str) -> Array:
         return self.lattices[name].bits(self.indices[space].values, self.counts[space, name], space)
@@ -347,6 +365,27 @@ class Tensors:
                         index = Index(cast(decoys, space))
                         self.decoys[space, name] = index, np.zeros(index.values.size, np.uint32)
 
+    def _suspect_runs(self, space: str) -> None:
+        values = self.indices[space].values
+        for number, form in enumerate(self.forms):
+            if form.space != space or form.values.size < self.k or form.place.role in THRESHOLDS:
+                continue
+            where = np.searchsorted(values, form.values)
+            window = np.ones(min(RUN, form.values.size))
+            for reading in readings(where, 0):
+                for column, name in enumerate(self.columns):
+                    bits = self._bits(space, name)[reading]
+                    if np.count_nonzero(bits) < self.k or len(self.runs[space]) >= GROUPS:
+                        continue
+                    if (np.convolve(bits, window, "valid") < ROW_BITS).all():
+                        continue
+                    at = np.flatnonzero(np.convolve(bits > 0, np.ones(FOUR), "valid") == FOUR)
+                    at = at[_irregular(values, np.stack([reading[at + i] for i in range(FOUR)]))]
+                    if at.size > self.k - FOUR:
+                        keys = _keys(*(reading[at + i] for i in range(FOUR)))
+                        order = np.argsort(keys, kind="stable")
+                        self.runs[space].append(Runs(column, keys[order], at[order], reading, number))
+
     # --- the second pass --------------------------------------------------------------------------
 
     def feed_again(self, batch: pa.RecordBatch) -> None:
@@ -357,7 +396,43 @@ class Tensors:
         for space, groups in self.groups.items():
             if groups:
                 self._meet(space, groups, cells, batch.num_rows)
+        for space, runs in self.runs.items():
+            for column in {one.column for one in runs}:
+                self._follow(space, [one for one in runs if one.column == column], cells[self.columns[column]])
         self.seen_again += batch.num_rows
+
+    def _follow(self, space: str, runs: list[Runs], cells: Array) -> None:
+        """Meet the rows of a column, four after another; those of the batch before go on into this one."""
+        column = runs[0].column
+        found, places = self.indices[space].find(cast(cells, space))
+        rows = np.full(cells.size, -1, dtype=np.int64)
+        rows[found] = places
+        before = self.tails.get((space, column), np.zeros(0, dtype=np.int64))
+        rows = np.concatenate([before, rows])
+        self.tails[space, column] = rows[-RUN:]
+        if rows.size < FOUR:
+            return
+        at = np.flatnonzero(np.convolve(rows >= 0, np.ones(FOUR), "valid") == FOUR)
+        if not at.size:
+            return
+        keys = _keys(*(rows[at + i] for i in range(FOUR)))
+        bits = self._bits(space, self.columns[column])
+        for one in runs:
+            left, right = np.searchsorted(one.keys, keys, "left"), np.searchsorted(one.keys, keys, "right")
+            times = np.minimum(right - left, 4)
+            met = np.repeat(np.arange(at.size), times)
+            if met.size <= self.k - FOUR:
+                continue
+            nth = np.arange(met.size) - np.repeat(np.cumsum(times) - times, times)
+            position = one.positions[left[met] + nth]
+            # Of one run row and position grow together.
+            _, run, count = np.unique(at[met] - position, return_inverse=True, return_counts=True)
+            score = np.bincount(run, bits[one.where[position]]) - np.log2(self.rows) - np.log2(one.where.size)
+            best = int(np.argmax(score))
+            length = int(count[best]) + FOUR - 1
+            if length >= self.k and score[best] >= ROW_BITS:
+                known = self.met.get((one.form, column), (0, 0.0))
+                self.met[one.form, column] = max(known, (length, float(score[best])))
 
     def _meet(self, space: str, groups: list[Group], cells: dict[str, Array], rows: int) -> None:
         where = np.full((len(self.columns), rows), -1, dtype=np.int64)
@@ -410,7 +485,7 @@ class Tensors:
     # --- the verdict ------------------------------------------------------------------------------
 
     def findings(self) -> list[Finding]:
-        return [*self._rows_found(), *self._dumps_found(), *self._records_found()]
+        return [*self._rows_found(), *self._dumps_found(), *self._runs_found(), *self._records_found()]
 
     def _rows_found(self) -> Iterator[Finding]:
         for number, rows in self.hits.items():
@@ -437,13 +512,24 @@ class Tensors:
                 times = seen[np.searchsorted(index.values, shifted)]
                 chance += np.count_nonzero((times > 0) & (times < self.k)) / 4
             nearly_all = matched.size >= NEARLY_ALL * where.size and matched.size > 2 * (chance + 1)
-            if matched.size > CHANCE * (chance + 1) or nearly_all:
+            held = np.count_nonzero(counts[where]) >= LISTED * where.size
+            listed = held and matched.size >= where.size / 2 and _grows(form.values)
+            if matched.size > CHANCE * (chance + 1) or nearly_all or listed:
                 yield Finding(
                     COLUMN.id, form.file, form.place.where,
                     f"holds {matched.size} values of the column that fewer than {self.k} rows share",
                     "keep order statistics and categories of private columns out of the model, or coarsen them",
                     column=name, cells=int(matched.size),
                 )  # fmt: skip
+
+    def _runs_found(self) -> Iterator[Finding]:
+        for (number, column), (length, bits) in self.met.items():
+            form = self.forms[number]
+            yield Finding(
+                COLUMN.id, form.file, form.place.where, f"holds {length} values of the column in the order of the rows",
+                "keep what was computed for single rows out of the model",
+                column=self.columns[column], cells=length, bits=round(bits, 1),
+            )  # fmt: skip
 
     def _records_found(self) -> Iterator[Finding]:
         if self.rows < RECORD_ROWS:
@@ -471,10 +557,26 @@ def readings(where: Array, width: int) -> Iterator[Array]:
             yield flat.reshape(height, -1).T.ravel()
 
 
-def _keys(first: Array, second: Array, third: Array) -> Array:
-    """One 64-bit key for three places in the index; what it confuses, the proof tells apart."""
-    mixed = first.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + second.astype(np.uint64)
-    return mixed * np.uint64(0xC2B2AE3D27D4EB4F) + third.astype(np.uint64)
+def _grows(values: Array) -> bool:
+    """Whether numbers are a growing list, as order statistics are, and no grid of equal steps."""
+    steps = np.diff(values.ravel().astype(np.float64))
+    return bool(steps.size and (steps >= 0).all() and steps.max() > 1.01 * steps.min())
+
+
+def _irregular(values: Array, where: Array) -> Array:
+    """Which of several numbers after another are neither much the same nor at equal steps, as a count or grid is."""
+    with np.errstate(all="ignore"):
+        step = np.diff(values[where].astype(np.float64), axis=0)
+        same = np.abs(np.diff(step, axis=0)) <= 1e-5 * np.abs(step).max(axis=0)
+    return np.asarray((np.count_nonzero(step, axis=0) >= FOUR - 2) & ~same.all(axis=0))
+
+
+def _keys(*places: Array) -> Array:
+    """One 64-bit key for several places in the index; what it confuses, the proof tells apart."""
+    mixed = places[0].astype(np.uint64)
+    for one, factor in zip(places[1:], (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0xD6E8FEB86659FD93), strict=False):
+        mixed = mixed * np.uint64(factor) + one.astype(np.uint64)
+    return mixed
 
 
 def _shifted(values: Array, lattice: Lattice, steps: int, space: str) -> Array:

@@ -58,8 +58,24 @@ def row(number: int) -> Array:
         np.zeros(WEIGHTS, np.float32),
         np.linspace(0, 100, 20_001, dtype=np.float32),
         np.random.default_rng(2).normal(50, 10, 20_001).round(1).astype(np.float32),
+        np.random.default_rng(2).integers(0, 30, 20_001),
+        np.tile(np.arange(30), 500),
+        np.arange(20, 80, 0.01, dtype=np.float32),
     ],
-    ids=["weights", "half", "double", "rounded", "int8", "range", "zeros", "grid", "same lattice"],
+    ids=[
+        "weights",
+        "half",
+        "double",
+        "rounded",
+        "int8",
+        "range",
+        "zeros",
+        "grid",
+        "same lattice",
+        "same levels",
+        "cycle",
+        "fine grid",
+    ],
 )
 def test_numbers_that_know_nothing_of_the_table_pass(array: Array) -> None:
     assert examined(array) == []
@@ -94,3 +110,20 @@ def test_nine_values_of_a_column_are_no_dump() -> None:
 
 def test_one_number_for_each_row_is_found() -> None:
     assert [f.rule for f in examined(np.random.default_rng(4).random((ROWS, 1), np.float32))] == ["model.per-record"]
+
+
+@pytest.mark.parametrize("name", ["level", "lattice1"])
+@pytest.mark.parametrize("start", [700, (1 << 14) - 20])  # the second goes on in the next batch
+def test_values_in_the_order_of_the_rows_are_found(name: str, start: int) -> None:
+    values = batch().column(name).to_numpy()[start : start + 40].astype(np.float32)
+    among = np.random.default_rng(2).normal(50, 10, 20_001).round(1).astype(np.float32)
+    among[100:140] = values
+    for array in (among, np.stack([values, values[::-1]], axis=1)):
+        (found,) = [each for each in examined(array) if each.column == name]
+        assert found.rule == "model.column" and found.bits > 60 and "order of the rows" in found.message
+        assert 20 <= found.cells <= 43
+
+
+def test_the_same_values_in_another_order_say_nothing() -> None:
+    values = batch().column("level").to_numpy()[700:900].astype(np.float32)
+    assert examined(np.random.default_rng(5).permutation(values)) == []
