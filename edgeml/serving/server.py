@@ -121,7 +121,10 @@ class Server:
             part = gathered[start : start + TOGETHER]
             answers = self.app.answers([(request.method, request.path, request.body) for _, request in part])
             for (connection, request), answer in zip(part, answers, strict=True):
-                connection.worked(request, answer)
+                try:
+                    connection.worked(request, answer)
+                except Exception as error:  # a defect of ours, which must not take the answers of the others
+                    self._failed(self._loop, {"exception": error, "protocol": connection})
 
     def submit(self, work: Callable[[str, str, bytes], Answer], *given: object) -> asyncio.Future[Answer]:
         return self._loop.run_in_executor(self._threads, work, *given)  # type: ignore[arg-type]

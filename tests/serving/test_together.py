@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import socket
 from contextlib import suppress
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edgeml.serving.app import Answer, App
+from edgeml.serving.http import Request
+from edgeml.serving.log import Log
 from edgeml.serving.model import Model
 from edgeml.serving.protocol import Protocol
 from edgeml.serving.refusal import Refusal
+from edgeml.serving.server import Server
 from edgeml.serving.settings import Settings
 from tests.serving import models
 from tests.serving.conftest import Served, received
@@ -177,3 +184,33 @@ def test_what_does_not_fit_is_refused_by_its_field(
     assert told(protocol, json.dumps(asked).encode())[2] == 2
     asked["inputs"][1] |= change
     assert told(protocol, json.dumps(asked).encode()) == refused
+
+
+class Answered:
+    """Stands where a connection stands, and may have a defect."""
+
+    def __init__(self, broken: bool) -> None:
+        self.broken, self.statuses = broken, list[int]()
+
+    def worked(self, request: Request, answer: Answer) -> None:
+        if self.broken:
+            raise ZeroDivisionError
+        self.statuses.append(answer.status)
+
+
+def test_a_defect_in_giving_one_answer_takes_no_other(mixed_model: Path, tmp_path: Path) -> None:
+    told = tmp_path / "log"
+
+    async def gathered() -> list[Answered]:
+        wanted = Settings(model=str(mixed_model))
+        log = Log(os.open(told, os.O_CREAT | os.O_WRONLY))
+        server = Server(App(Model(wanted), wanted), wanted, log)
+        asked = [Answered(broken) for broken in (False, True, False)]
+        for each in asked:
+            server.gather(each, Request("POST", "/score", True, False, "", rows(ROW), 0.0))  # type: ignore[arg-type]
+        await asyncio.sleep(0.1)
+        log.close()
+        return asked
+
+    assert [each.statuses for each in asyncio.run(gathered())] == [[200], [], [200]]
+    assert '"event":"defect","kind":"ZeroDivisionError"' in told.read_text()
