@@ -8,6 +8,7 @@ from model_zoo import leaks, legitimate, regression_leaks, regression_legitimate
 
 from edgeml.airlock.finding import CONTENT
 from edgeml.airlock.models.examine import RULES
+from tests.whole import whole
 
 CONTENT_RULES = {rule.id for rule in RULES if rule.kind == CONTENT} - {"model.unexamined"}
 EXPECTED = {
@@ -29,6 +30,7 @@ def test_a_small_table_is_found_in_what_stores_it(name: str) -> None:
     assert EXPECTED[name] in {finding.rule for finding in verdicts("leaks", 300, 1)[name]} & CONTENT_RULES
 
 
+@whole("takes 30 s")
 @pytest.mark.parametrize("name", LARGE)
 def test_a_larger_table_is_found_in_what_stores_it(name: str) -> None:
     assert EXPECTED[name] in {finding.rule for finding in verdicts("leaks", 2000, 2)[name]} & CONTENT_RULES
