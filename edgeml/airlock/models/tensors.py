@@ -366,25 +366,21 @@ class Tensors:
                         self.decoys[space, name] = index, np.zeros(index.values.size, np.uint32)
 
     def _suspect_runs(self, space: str) -> None:
+        told = {number: self._bits(space, name).astype(np.float32) for number, name in enumerate(self.columns)}
+        told = {number: bits for number, bits in told.items() if np.count_nonzero(bits) >= FOUR}
         values = self.indices[space].values
         for number, form in enumerate(self.forms):
-            if form.space != space or form.values.size < self.k or form.place.role in THRESHOLDS:
+            if form.space != space or form.values.size < self.k or form.place.role in THRESHOLDS or not told:
                 continue
-            where = np.searchsorted(values, form.values)
-            window = np.ones(min(RUN, form.values.size))
-            for reading in readings(where, 0):
-                for column, name in enumerate(self.columns):
-                    bits = self._bits(space, name)[reading]
-                    if np.count_nonzero(bits) < self.k or len(self.runs[space]) >= GROUPS:
-                        continue
-                    if (np.convolve(bits, window, "valid") < ROW_BITS).all():
-                        continue
-                    at = np.flatnonzero(np.convolve(bits > 0, np.ones(FOUR), "valid") == FOUR)
-                    at = at[_irregular(values, np.stack([reading[at + i] for i in range(FOUR)]))]
-                    if at.size > self.k - FOUR:
-                        keys = _keys(*(reading[at + i] for i in range(FOUR)))
+            for reading in readings(np.searchsorted(values, form.values), 0):
+                for column, bits in told.items():
+                    at = _telling(reading, bits)
+                    four = np.stack([reading[at + i] for i in range(FOUR)])
+                    some = np.flatnonzero((bits[four] > 0).all(axis=0) & _irregular(values, four))
+                    if some.size > self.k - FOUR and len(self.runs[space]) < GROUPS:
+                        keys = _keys(*four[:, some])
                         order = np.argsort(keys, kind="stable")
-                        self.runs[space].append(Runs(column, keys[order], at[order], reading, number))
+                        self.runs[space].append(Runs(column, keys[order], at[some][order], reading, number))
 
     # --- the second pass --------------------------------------------------------------------------
 
@@ -561,6 +557,17 @@ def _grows(values: Array) -> bool:
     """Whether numbers are a growing list, as order statistics are, and no grid of equal steps."""
     steps = np.diff(values.ravel().astype(np.float64))
     return bool(steps.size and (steps >= 0).all() and steps.max() > 1.01 * steps.min())
+
+
+def _telling(reading: Array, bits: Array) -> Array:
+    """Where four numbers begin that lie in windows with enough evidence; of very many windows an even choice."""
+    half = max(FOUR, min(RUN, reading.size) // 2)
+    sums = np.add.reduceat(bits[reading], np.arange(0, reading.size, half))
+    starts = np.flatnonzero(sums[:-1] + sums[1:] >= ROW_BITS) * half
+    if starts.size > WINDOWS:
+        starts = starts[np.linspace(0, starts.size - 1, WINDOWS).astype(int)]
+    at = np.unique(starts[:, None] + np.arange(2 * half))
+    return np.asarray(at[at <= reading.size - FOUR])
 
 
 def _irregular(values: Array, where: Array) -> Array:
