@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
 
-    from edgeml.check.finding import Finding
     from edgeml.engine.environment import Sandbox
     from edgeml.engine.run import Result
     from edgeml.pipeline import Graph
@@ -65,27 +64,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
+    from edgeml.pipeline import resolve
+
     if args.jobs < 0:
         raise EdgemlError(f"--jobs {args.jobs}: give the number of steps that may run at once, 1 or more")
     if args.python and args.env != "local":
         raise EdgemlError(f"--python goes with --env local; with --env {args.env} a step's environment has its own")
-    maps, inputs = pairs(args.map, "--map"), pairs(args.input, "--input")
-    question = None
-    if not args.no_check:
-        from edgeml.check import before
-
-        question = before.Question(project.state_folder(), note=not args.dry_run)
-    from edgeml.pipeline import resolve
-
-    graph = resolve(args.pipeline, inputs, maps)
+    maps = pairs(args.map, "--map")
+    graph = resolve(args.pipeline, pairs(args.input, "--input"), maps)
     for warning in graph.warnings:
         print(f"edgeml: {warning}", file=sys.stderr)
-    if question is not None:
-        question.ask(graph)
-        if not args.dry_run:
-            import edgeml.engine.progress
-            import edgeml.engine.run  # noqa: F401 - needed next, and had while the question is thought about
-        _refuse_faulty(question.answer())
+    if not args.no_check:
+        _refuse_faulty(graph, dry=args.dry_run)
     if args.dry_run:
         _print_graph(graph, as_json=args.json)
         return 0
@@ -190,8 +180,14 @@ def run(
             return run_graph(graph, options, progress)
 
 
-def _refuse_faulty(found: list[Finding]) -> None:
+def _refuse_faulty(graph: Graph, *, dry: bool) -> None:
     """Raise EdgemlError for what `edgeml check` calls an error in the pipeline or in what it is made of."""
+    from edgeml.check import before
+
+    question = before.Question(graph, project.state_folder(), note=not dry)
+    if not dry:
+        from edgeml.engine import progress, run  # noqa: F401 - needed next, and had while the question is thought about
+    found = question.answer()
     for finding in found:
         print(f"{finding.path}:{finding.line}:{finding.column} {finding.rule} {finding.message}", file=sys.stderr)
     if found:
